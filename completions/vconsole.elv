@@ -1,0 +1,59 @@
+
+use builtin;
+use str;
+
+set edit:completion:arg-completer[vconsole] = {|@words|
+    fn spaces {|n|
+        builtin:repeat $n ' ' | str:join ''
+    }
+    fn cand {|text desc|
+        edit:complex-candidate $text &display=$text' '(spaces (- 14 (wcswidth $text)))$desc
+    }
+    var command = 'vconsole'
+    for word $words[1..-1] {
+        if (str:has-prefix $word '-') {
+            break
+        }
+        set command = $command';'$word
+    }
+    var completions = [
+        &'vconsole'= {
+            cand -h 'Print help'
+            cand --help 'Print help'
+            cand -V 'Print version'
+            cand --version 'Print version'
+            cand attach 'Attach to a console: take it for yourself alone, and relay it to this terminal'
+            cand status 'Show who has which console, without touching any'
+            cand host 'Run a command and offer it as a console on a new PTY'
+        }
+        &'vconsole;attach'= {
+            cand -e 'The key that begins a command to vconsole: ^] or any other ^X, or none'
+            cand --escape 'The key that begins a command to vconsole: ^] or any other ^X, or none'
+            cand --linger 'After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet'
+            cand --linger-max 'Leave at the latest so long after the end of input, with exit status 124'
+            cand --locks 'What to do about lock files: `auto` takes them, and where an ordinary user may not write to the lock directory checks them; `require` insists on taking them; `check` only ever checks them; `off` does without'
+            cand --lock-dir 'The lock directory, or `auto`: the system''s (/var/lock, else /run/lock). A directory named lockdev in it is used as well'
+            cand -f 'Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive flag that somebody left behind. A live program that holds it is named and left alone'
+            cand --force 'Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive flag that somebody left behind. A live program that holds it is named and left alone'
+            cand -q 'No notices, only errors'
+            cand --quiet 'No notices, only errors'
+            cand -h 'Print help (see more with ''--help'')'
+            cand --help 'Print help (see more with ''--help'')'
+        }
+        &'vconsole;status'= {
+            cand --watch 'Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a terminal in place, else one table, or one line of JSON, after the other'
+            cand --lock-dir 'The lock directory, or `auto`: the system''s (/var/lock, else /run/lock). A directory named lockdev in it is used as well'
+            cand --json 'Print one JSON document; vconsole-status(1) describes it'
+            cand 'Print nothing but the paths of the consoles found: for the shells'' completions'
+            cand -h 'Print help (see more with ''--help'')'
+            cand --help 'Print help (see more with ''--help'')'
+        }
+        &'vconsole;host'= {
+            cand --link 'Also make this symlink to the PTY, and remove it at the end; an existing file is never replaced'
+            cand --attach 'Attach to it at once; leaving ends the command'
+            cand -h 'Print help (see more with ''--help'')'
+            cand --help 'Print help (see more with ''--help'')'
+        }
+    ]
+    $completions[$command]
+}

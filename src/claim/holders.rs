@@ -1,0 +1,111 @@
+//! Who has a console, whatever locks they ask for or not.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::console::{Device, Target};
+use crate::process::{Openers, Process};
+
+/// A descriptor that is there at every look for so long belongs to somebody who uses the console. One
+/// that goes away was udev's, fuser's, or that of somebody who lost the same race.
+pub(super) const LONG_ENOUGH: Duration = Duration::from_millis(250);
+
+/// How long lies between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// Those of `openers` that use the console, though they hold no lock on it: not just for a moment, and
+/// not from its other end. A vconsole never counts: the one that drives has the locks, and any other
+/// reads nothing.
+pub(super) fn who_stay(device: Device, openers: &Openers) -> Vec<Process> {
+    let mut holders: Vec<Process> =
+        openers.processes.iter().filter(|process| is_client(process, device)).cloned().collect();
+    let until = Instant::now() + LONG_ENOUGH;
+    while !holders.is_empty() && Instant::now() < until {
+        thread::sleep(BETWEEN_LOOKS);
+        holders.retain(|holder| holder.has_open(device) == Some(true));
+    }
+    holders
+}
+
+/// Whether a process that has the console open may be one that reads it. One of us is not, unless the
+/// console is its own terminal.
+pub(super) fn is_client(process: &Process, device: Device) -> bool {
+    let one_of_us = process.is_one_of_us() && !process.has_as_standard(device);
+    !one_of_us && !process.has_master_of(device)
+}
+
+/// Those who hold the console's `flock`: the kernel names a process, which is only a hint, since the
+/// lock goes with the descriptor to others; so that it must have the console open as well. Where that
+/// leaves nobody, all who have it open.
+pub(super) fn of_flock(target: &Target) -> Openers {
+    let mut openers = Openers::of(target.device());
+    let flocks = Flocks::read();
+    let named = flocks.of(target);
+    if openers.processes.iter().any(|process| named.contains(&process.pid)) {
+        openers.processes.retain(|process| named.contains(&process.pid));
+    }
+    openers
+}
+
+/// The processes that the kernel names as holders of `flock`, by the file.
+#[derive(Debug)]
+pub(super) struct Flocks(HashMap<String, Vec<i32>>);
+
+impl Flocks {
+    /// Reads `/proc/locks`.
+    pub(super) fn read() -> Self {
+        Self::parse(&fs::read_to_string("/proc/locks").unwrap_or_default())
+    }
+
+    /// A line has a number, the kind of lock, advisory or mandatory, read or write, the process, and the
+    /// file as major:minor:inode, the first two hexadecimal (`proc_locks(5)`).
+    fn parse(table: &str) -> Self {
+        let mut flocks: HashMap<String, Vec<i32>> = HashMap::new();
+        for line in table.lines() {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            // One who waits for the lock has an arrow in the second place.
+            if let [_, "FLOCK", _, _, pid, file, ..] = fields[..]
+                && let Ok(pid) = pid.parse()
+            {
+                flocks.entry(file.to_owned()).or_default().push(pid);
+            }
+        }
+        Self(flocks)
+    }
+
+    /// Those named for a console: none where nobody has locked it.
+    pub(super) fn of(&self, target: &Target) -> &[i32] {
+        // On most machines few files are locked: then nothing needs to be asked.
+        let file = (!self.0.is_empty()).then(|| fs::metadata(target.path()).ok()).flatten();
+        file.map_or(&[], |file| self.named(file.dev(), file.ino()))
+    }
+
+    fn named(&self, device: u64, inode: u64) -> &[i32] {
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let file = format!("{major:02x}:{minor:02x}:{inode}");
+        self.0.get(&file).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Flocks;
+
+    #[test]
+    fn the_kernel_s_table_names_who_holds_and_not_who_waits() {
+        let table = "\
+1: FLOCK  ADVISORY  WRITE 812 00:18:53 0 EOF
+1: -> FLOCK  ADVISORY  WRITE 813 00:18:53 0 EOF
+2: POSIX  ADVISORY  WRITE 814 00:18:53 0 EOF
+3: FLOCK  ADVISORY  WRITE 815 00:18:54 0 EOF
+4: FLOCK  ADVISORY  WRITE -1 00:18:53 0 EOF
+half a line
+";
+        let flocks = Flocks::parse(table);
+        assert_eq!(flocks.named(rustix::fs::makedev(0, 0x18), 53), [812, -1]);
+        assert_eq!(flocks.named(rustix::fs::makedev(0, 0x18), 55), [0; 0]);
+    }
+}

@@ -1,0 +1,182 @@
+//! Why a console could not be claimed: a value that knows who is in the way.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rustix::io::Errno;
+
+use super::judge::Suspicion;
+use crate::console::NotAConsole;
+use crate::printable::{Printable, local_time};
+use crate::process::Process;
+
+/// Why a console could not be claimed. Nothing was touched, or all of it was given back.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A living program has a lock file on it.
+    #[error("{console} is held by {holder} since {}: lock file {}", local_time(*since), Printable::new(lock))]
+    Held {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who has it.
+        holder: Box<Process>,
+        /// When the lock was written.
+        since: SystemTime,
+        /// The lock file.
+        lock: PathBuf,
+        /// Whether `--force` was given.
+        forced: bool,
+    },
+    /// There is a lock that nobody can vouch for.
+    #[error("{console} has a lock that nobody can vouch for: {}: {why}", Printable::new(lock))]
+    Suspect {
+        /// The console's name, safe to show.
+        console: String,
+        /// The lock file.
+        lock: PathBuf,
+        /// Why.
+        why: Suspicion,
+    },
+    /// Nobody can see whether there are locks.
+    #[error("{console} may have locks that cannot be seen in {}", Printable::new(directory))]
+    Unseen {
+        /// The console's name, safe to show.
+        console: String,
+        /// The lock directory.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another has it by `flock`.
+    #[error("{console} is locked with flock by {by}")]
+    Flock {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who that can be.
+        by: Suspects,
+    },
+    /// Others have it open without any lock.
+    #[error("{console} is open in {by}, without a lock")]
+    Open {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who.
+        by: Suspects,
+    },
+    /// Another has set the exclusive flag.
+    #[error("{console} has the exclusive flag (TIOCEXCL) of {by}")]
+    Exclusive {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who that can be.
+        by: Suspects,
+    },
+    /// Others who want it came first, again and again.
+    #[error("{console} is wanted by others at the same moment, or one of its lock files is locked")]
+    Contended {
+        /// The console's name, safe to show.
+        console: String,
+    },
+    /// The lock directory does not work as it should.
+    #[error("the lock directory {} cannot be used", Printable::new(directory))]
+    Directory {
+        /// The lock directory.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It cannot be attached to at all.
+    #[error(transparent)]
+    NotAConsole(#[from] NotAConsole),
+    /// It could not be opened or set up.
+    #[error("{console} cannot be used")]
+    Unusable {
+        /// The console's name, safe to show.
+        console: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// The processes that have a console open: one of them holds it.
+#[derive(Debug)]
+pub struct Suspects(pub Vec<Process>);
+
+impl Refusal {
+    /// Whether somebody has the console: exit status 3.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Held { .. }
+            | Self::Suspect { .. }
+            | Self::Unseen { .. }
+            | Self::Flock { .. }
+            | Self::Open { .. }
+            | Self::Exclusive { .. }
+            | Self::Contended { .. } => true,
+            Self::Directory { .. } | Self::NotAConsole(_) | Self::Unusable { .. } => false,
+        }
+    }
+
+    /// What to type next.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Held { forced: true, .. } => {
+                "--force breaks locks that nobody can vouch for; a live session it does not ruin: \
+                 ask its user to leave"
+                    .to_owned()
+            }
+            Self::Held { console, .. } => {
+                format!("`vconsole status {console}` shows its locks; ask its user to leave")
+            }
+            Self::Suspect { console, why: Suspicion::Unreadable, .. } => format!(
+                "root can read the lock; if you know that nobody uses it: vconsole attach --force {console}"
+            ),
+            Self::Suspect { console, .. } | Self::Unseen { console, .. } => {
+                format!("if you know that nobody uses it: vconsole attach --force {console}")
+            }
+            Self::Flock { by, .. } if by.0.iter().any(Process::is_guard) => {
+                let guard = by.0.iter().find(|process| process.is_guard());
+                let pid = guard.map_or(0, |guard| guard.pid);
+                format!(
+                    "its session was killed, and the guard does not put things right: kill -CONT {pid}"
+                )
+            }
+            Self::Flock { .. } => "ask its user to leave; flock ends with its process".to_owned(),
+            Self::Open { .. } => {
+                "two who read one console each get a part of it: ask its user to leave".to_owned()
+            }
+            Self::Exclusive { console, by } if by.0.is_empty() => format!(
+                "the flag outlives a program that was killed, while anything else, such as the virtual \
+                 machine, has the line open; root clears it: sudo vconsole attach --force {console}"
+            ),
+            Self::Exclusive { .. } => "ask its user to leave".to_owned(),
+            Self::Contended { .. } => "try again".to_owned(),
+            Self::Directory { source, .. } => directory_hint(source).to_owned(),
+            Self::NotAConsole(error) => error.hint(),
+            Self::Unusable { .. } => return None,
+        })
+    }
+}
+
+fn directory_hint(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => "make room there, or make no lock file: --locks check",
+        _ => {
+            "name another with --lock-dir, make no lock file with --locks check, or use none with --locks off"
+        }
+    }
+}
+
+impl fmt::Display for Suspects {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, others @ ..] = self.0.as_slice() else {
+            return out.write_str("a program that cannot be seen from here");
+        };
+        write!(out, "{first}")?;
+        others.iter().try_for_each(|other| write!(out, " or {other}"))
+    }
+}

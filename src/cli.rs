@@ -1,0 +1,219 @@
+//! The whole command line, in clap's words. The man pages and completions are made from it.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use crate::claim::{LockMode, LockPlace};
+use crate::relay::{EscapeKey, Linger};
+
+/// The terminal client that makes a console have exactly one driver
+#[derive(Debug, Parser)]
+#[command(name = "vconsole", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What vconsole can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach to a console: take it for yourself alone, and relay it to this terminal
+    #[command(long_about = ABOUT_ATTACH, after_help = AFTER_ATTACH)]
+    Attach(Attach),
+    /// Show who has which console, without touching any
+    #[command(long_about = ABOUT_STATUS, after_help = AFTER_STATUS)]
+    Status(Status),
+    /// Run a command and offer it as a console on a new PTY
+    #[command(long_about = ABOUT_HOST, after_help = AFTER_HOST)]
+    Host(Host),
+}
+
+const ABOUT_ATTACH: &str = "\
+Attach to a console: claim it for yourself alone, under the lock conventions of all the programs that \
+have one, and relay it to this terminal, or to whatever standard input and output are. Every byte \
+passes unchanged. However the session ends, the terminal is set back and every lock given back.";
+
+const ABOUT_STATUS: &str = "\
+Show who has which console: by lock file, by flock or by having it open, and what is at its other end. \
+No console is opened and no lock is taken. Without arguments: the consoles of this machine, as far as \
+they can be found, and every lock file there is. Terminals that somebody sits at are no consoles.";
+
+const ABOUT_HOST: &str = "\
+Run a command on a terminal of its own, and offer that as a console: on a new PTY, whose path is \
+printed, as QEMU's `-serial pty` does. What the command prints while nobody is attached is kept, up to \
+64 KiB.";
+
+const AFTER_ATTACH: &str = "\
+After the escape key: . or q detaches, ? shows help, s the state, b sends a break; the escape key \
+again sends itself.
+
+Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 5 the console hung up, \
+6 no such console, 124 time limit, 128+N ended by signal N.
+
+Opening a serial port may raise DTR and RTS, which no program can avoid; until the lock files say \
+that it is free, vconsole does not open it.";
+
+const AFTER_STATUS: &str = "\
+Exit status, of the gravest console named: 0 free or a dead lock, 3 held or suspect, 6 no such \
+console.";
+
+const AFTER_HOST: &str = "\
+Exit status: that of COMMAND, or 128+N where signal N ended it or host.";
+
+/// `vconsole attach`.
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// The console: the slave side of a PTY or a serial port, by its path or a symlink's; a bare name
+    /// is looked for in /dev as well
+    #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
+    pub console: PathBuf,
+
+    /// Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive
+    /// flag that somebody left behind. A live program that holds it is named and left alone
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// The key that begins a command to vconsole: ^] or any other ^X, or none
+    #[arg(short, long, value_name = "KEY", default_value = "^]", allow_hyphen_values = true)]
+    pub escape: EscapeKey,
+
+    /// After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or
+    /// `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet
+    #[arg(long, value_name = "TIME", value_parser = linger)]
+    pub linger: Option<Linger>,
+
+    /// Leave at the latest so long after the end of input, with exit status 124
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub linger_max: Option<Duration>,
+
+    /// No notices, only errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Where and how lock files are used.
+    #[command(flatten)]
+    pub locks: Locks,
+}
+
+/// The options about lock files.
+#[derive(Debug, Args)]
+pub struct Locks {
+    /// What to do about lock files: `auto` takes them, and where an ordinary user may not write to
+    /// the lock directory checks them; `require` insists on taking them; `check` only ever checks
+    /// them; `off` does without
+    #[arg(long = "locks", value_name = "MODE", env = "VCONSOLE_LOCKS", default_value = "auto")]
+    pub mode: LockMode,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: LockDirectory,
+}
+
+/// The option that says where the lock files are.
+#[derive(Debug, Args)]
+pub struct LockDirectory {
+    /// The lock directory, or `auto`: the system's (/var/lock, else /run/lock). A directory named
+    /// lockdev in it is used as well
+    #[arg(
+        long = "lock-dir",
+        value_name = "DIR",
+        env = "VCONSOLE_LOCK_DIR",
+        default_value = "auto",
+        value_parser = OsStringValueParser::new().map(LockPlace::from),
+        value_hint = ValueHint::DirPath
+    )]
+    pub directory: LockPlace,
+}
+
+/// `vconsole status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The consoles to look at; without any, all that can be found
+    #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
+    pub consoles: Vec<PathBuf>,
+
+    /// Print one JSON document; vconsole-status(1) describes it
+    #[arg(long)]
+    pub json: bool,
+
+    /// Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a
+    /// terminal in place, else one table, or one line of JSON, after the other
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1s",
+        value_parser = duration
+    )]
+    pub watch: Option<Duration>,
+
+    /// Print nothing but the paths of the consoles found: for the shells' completions
+    #[arg(long, hide = true, conflicts_with_all = ["consoles", "json", "watch"])]
+    pub names: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub locks: LockDirectory,
+}
+
+/// `vconsole host`.
+#[derive(Debug, Args)]
+pub struct Host {
+    /// Also make this symlink to the PTY, and remove it at the end; an existing file is never replaced
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub link: Option<PathBuf>,
+
+    /// Attach to it at once; leaving ends the command
+    #[arg(long)]
+    pub attach: bool,
+
+    /// The command and its arguments; without one, your shell
+    #[arg(value_name = "COMMAND", last = true, value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// Reads a length of time: `500ms`, `90s`, `5m`, `1h30m`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "not a length of time: try 500ms, 90s or 5m".to_owned();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    let signed = jiff::SignedDuration::from_str(text).map_err(|_| wrong())?;
+    Duration::try_from(signed).map_err(|_| wrong())
+}
+
+/// Reads what `--linger` takes: a length of time, or `forever`.
+fn linger(text: &str) -> Result<Linger, String> {
+    if text == "forever" {
+        return Ok(Linger::Forever);
+    }
+    duration(text).map(Linger::Quiet).map_err(|wrong| wrong + ", or forever")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_write_them() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for wrong in ["", "-1s", "1x", "s", "5 parsecs", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a session looks after while it relays: its guard, and intruders.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::claim::guard::Guard;
+use crate::claim::{Claim, Intruder, Intruders};
+use crate::relay::{Notices, Watcher};
+use crate::terminal::RawMode;
+
+/// Sees to it that there is a guard.
+#[derive(Debug)]
+pub(super) struct GuardWatch<'a> {
+    guard: &'a Guard,
+    claim: &'a Claim,
+    raw: Option<&'a RawMode<'a>>,
+    wire: Option<OwnedFd>,
+    /// When guards were started anew, of late.
+    restarts: VecDeque<Instant>,
+}
+
+/// So many new guards in so long a time are too many.
+const MANY: (usize, Duration) = (3, Duration::from_secs(10));
+
+impl<'a> GuardWatch<'a> {
+    pub(super) fn new(guard: &'a Guard, claim: &'a Claim, raw: Option<&'a RawMode<'a>>) -> Self {
+        Self { guard, claim, raw, wire: guard.wire(), restarts: VecDeque::new() }
+    }
+
+    /// It may have been killed before anybody looked after it.
+    pub(super) fn see_that_it_is_up(&mut self, notices: &mut Notices) {
+        if self.guard.was_lost() {
+            self.look(notices);
+        }
+    }
+
+    /// Starts another guard and tells it everything. One that is killed again and again is not
+    /// replaced for ever.
+    fn replace(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        self.restarts.retain(|restart| now.duration_since(*restart) < MANY.1);
+        if self.restarts.len() >= MANY.0 {
+            return Err(io::Error::other("it is killed again and again"));
+        }
+        self.restarts.push_back(now);
+        self.guard.restart()?;
+        self.claim.tell_again(self.guard);
+        self.raw.iter().for_each(|raw| raw.tell_again());
+        self.wire = self.guard.wire();
+        if self.guard.is_up() { Ok(()) } else { Err(io::Error::other("it was killed as well")) }
+    }
+}
+
+impl Watcher for GuardWatch<'_> {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.wire.as_ref().map(OwnedFd::as_fd)
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
+
+    /// A guard never speaks: it is gone.
+    fn look(&mut self, notices: &mut Notices) {
+        self.wire = None;
+        match self.replace() {
+            Ok(()) => notices.say("the guard was killed: there is a new one"),
+            Err(error) => {
+                self.wire = None;
+                self.claim.do_without_flag();
+                notices.say(format_args!(
+                    "the guard was killed, and there is no other ({error}): going on without the \
+                     exclusive flag, and if this session is killed, nobody gives the terminal and \
+                     the locks back"
+                ));
+            }
+        }
+    }
+}
+
+/// Tells of those who open the console though it is ours, and mends the locks that they break.
+#[derive(Debug)]
+pub(super) struct IntruderWatch<'a> {
+    pub(super) intruders: Option<Intruders>,
+    pub(super) claim: &'a Claim,
+    pub(super) guard: &'a Guard,
+}
+
+impl Watcher for IntruderWatch<'_> {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.intruders.as_ref().map(Intruders::descriptor)
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.intruders.as_ref().and_then(Intruders::next_look)
+    }
+
+    fn look(&mut self, notices: &mut Notices) {
+        let Some(intruders) = &mut self.intruders else { return };
+        let new = intruders.look();
+        if intruders.locks_were_touched() {
+            self.claim.mend_locks(self.guard).iter().for_each(|line| notices.say(line));
+        }
+        for intruder in new {
+            match intruder {
+                Intruder::Seen(process) => notices.say(format_args!(
+                    "{process} has opened the console as well: what it reads is lost to you"
+                )),
+                Intruder::Hidden => notices.say(
+                    "somebody whom /proc hides from you has opened the console as well: what they \
+                     read is lost to you",
+                ),
+            }
+        }
+    }
+}

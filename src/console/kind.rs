@@ -1,0 +1,95 @@
+//! What kind of line a device is, known without opening it: to open a serial port may raise DTR.
+
+use std::fs;
+
+use super::Device;
+
+/// What kind of line a console is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The slave side of a pseudo-terminal.
+    Pty,
+    /// A serial port, or another terminal line of the kernel's.
+    Serial,
+}
+
+/// Whether a device is a PTY slave on devpts: `UNIX98_PTY_SLAVE_MAJOR` and the seven behind it in the
+/// kernel's `Documentation/admin-guide/devices.txt`.
+pub(super) fn is_pty(device: Device) -> bool {
+    (136..=143).contains(&rustix::fs::major(device.number))
+}
+
+/// What the kernel has behind a character device.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Driver {
+    /// A line that can be attached to.
+    Line(Kind),
+    /// The master side of a pseudo-terminal.
+    PtyMaster,
+    /// `/dev/tty`: whatever terminal the process that opens it has.
+    OwnTerminal,
+    /// No terminal line.
+    Other,
+}
+
+impl Driver {
+    /// What stands behind `device`.
+    pub(super) fn of(device: Device) -> Self {
+        let major = rustix::fs::major(device.number);
+        let minor = rustix::fs::minor(device.number);
+        match (major, minor) {
+            // TTYAUX_MAJOR in the kernel's Documentation/admin-guide/devices.txt.
+            (5, 0) => return Self::OwnTerminal,
+            (5, 2) => return Self::PtyMaster,
+            _ if is_pty(device) => return Self::Line(Kind::Pty),
+            _ => {}
+        }
+        match fs::read_to_string("/proc/tty/drivers") {
+            Ok(table) => Self::in_table(&table, major, minor),
+            // Nobody says what it is: opening it will.
+            Err(_) => Self::Line(Kind::Serial),
+        }
+    }
+
+    /// Looks a device up in the kernel's table of terminal drivers: each line has a name, a path, the
+    /// major number, the minor numbers and the type (`proc_tty_drivers(5)`).
+    fn in_table(table: &str, major: u32, minor: u32) -> Self {
+        let kind = table.lines().find_map(|line| {
+            let mut fields = line.split_ascii_whitespace().rev();
+            let (kind, minors, its_major) = (fields.next()?, fields.next()?, fields.next()?);
+            let (first, last) = minors.split_once('-').unwrap_or((minors, minors));
+            let minors = first.parse::<u32>().ok()?..=last.parse().ok()?;
+            (its_major.parse() == Ok(major) && minors.contains(&minor)).then_some(kind)
+        });
+        match kind {
+            None => Self::Other,
+            Some("pty:master") => Self::PtyMaster,
+            Some("pty:slave") => Self::Line(Kind::Pty),
+            Some(_) => Self::Line(Kind::Serial),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+/dev/tty             /dev/tty        5       0 system:/dev/tty
+serial               /dev/ttyS       4 64-67 serial
+pty_slave            /dev/ttyp       3 0-255 pty:slave
+pty_master           /dev/ptyp       2 0-255 pty:master
+unknown              /dev/tty        4 1-63 console
+half a line
+";
+
+    #[test]
+    fn the_kernel_s_table_tells_lines_from_masters_and_the_rest() {
+        let kind = |major, minor| Driver::in_table(TABLE, major, minor);
+        assert_eq!(kind(4, 64), Driver::Line(Kind::Serial));
+        assert_eq!(kind(4, 68), Driver::Other);
+        assert_eq!(kind(3, 255), Driver::Line(Kind::Pty));
+        assert_eq!(kind(2, 0), Driver::PtyMaster);
+        assert_eq!(kind(1, 3), Driver::Other);
+    }
+}

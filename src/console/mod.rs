@@ -1,0 +1,55 @@
+//! What we attach to: finding it by its name, knowing it again, opening it, its line settings.
+
+mod discover;
+mod kind;
+mod open;
+mod other_end;
+mod owner;
+mod target;
+
+use std::fs::Metadata;
+use std::hash::{Hash, Hasher};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+pub use kind::Kind;
+pub use open::{Console, OpenError};
+pub use other_end::{OtherEnd, Role};
+pub use owner::is_sat_at;
+pub use target::{NotAConsole, Target};
+
+/// What tells one terminal line from another: never its path, which can name another a moment later.
+///
+/// Two are the same if their numbers are, and of PTYs also their filesystems: each devpts instance has
+/// a `/dev/pts/5`, while a serial port may have a node on any filesystem.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    /// The filesystem that its node is on (`st_dev`).
+    pub filesystem: u64,
+    /// Its major and minor number (`st_rdev`).
+    pub number: u64,
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        let same_place = self.filesystem == other.filesystem || !kind::is_pty(*self);
+        self.number == other.number && same_place
+    }
+}
+
+impl Eq for Device {}
+
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // What is equal has the same number; nodes of one number are few.
+        self.number.hash(state);
+    }
+}
+
+impl Device {
+    /// The device that a file is, if it is a character device.
+    #[must_use]
+    pub fn of(file: &Metadata) -> Option<Self> {
+        let device = Self { filesystem: file.dev(), number: file.rdev() };
+        file.file_type().is_char_device().then_some(device)
+    }
+}

@@ -1,0 +1,169 @@
+//! An open console.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::termios::{ControlModes, OptionalActions, Termios, Winsize};
+
+use super::{Device, Kind, NotAConsole, Target};
+use crate::sys;
+
+/// An open console: reading and writing never block on it.
+#[derive(Debug)]
+pub struct Console {
+    line: OwnedFd,
+    kind: Kind,
+    name: String,
+    /// Whether the exclusive flag on it is ours.
+    exclusive: Cell<bool>,
+}
+
+/// Why a console that was found could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be attached to at all.
+    #[error(transparent)]
+    NotAConsole(#[from] NotAConsole),
+    /// Somebody has the exclusive flag on it (`TIOCEXCL`, `ioctl_tty(2)`).
+    #[error("the exclusive flag is set")]
+    Exclusive,
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
+
+impl Console {
+    /// Opens the console that was found: never as our controlling terminal, never waiting for a
+    /// carrier.
+    pub(crate) fn open(target: &Target) -> Result<Self, OpenError> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let line = rustix::fs::open(target.path(), flags, Mode::empty()).map_err(|errno| {
+            let name = target.to_string();
+            match errno {
+                Errno::BUSY => OpenError::Exclusive,
+                Errno::ACCESS | Errno::PERM => target.not_permitted().into(),
+                // EIO: the other side of the PTY is closed. ENXIO, ENODEV: the port is unplugged.
+                Errno::NOENT | Errno::IO | Errno::NXIO | Errno::NODEV => {
+                    NotAConsole::Missing { name, source: errno.into() }.into()
+                }
+                _ => OpenError::Failed(errno.into()),
+            }
+        })?;
+        let file = rustix::fs::fstat(&line).map_err(io::Error::from)?;
+        let opened = Device { filesystem: file.st_dev, number: file.st_rdev };
+        let changed = (file.st_ctime, i64::try_from(file.st_ctime_nsec).unwrap_or(0));
+        if opened != target.device || changed != target.changed {
+            return Err(NotAConsole::Replaced { name: target.to_string() }.into());
+        }
+        if !rustix::termios::isatty(&line) {
+            let what = "a device that is no terminal line";
+            return Err(NotAConsole::AnotherKind { name: target.to_string(), what }.into());
+        }
+        Ok(Self { line, kind: target.kind, name: target.to_string(), exclusive: Cell::new(false) })
+    }
+
+    /// Takes the lock of picocom, tio and others (flock(2)) on the open console. It is ours until the
+    /// descriptor is closed, also by `SIGKILL`.
+    ///
+    /// Gives false if another has it.
+    pub(crate) fn lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.line, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether the exclusive flag is set: by another, before [`Console::set_exclusive`]. Only root gets
+    /// a console open that has it.
+    pub(crate) fn is_exclusive(&self) -> io::Result<bool> {
+        sys::is_exclusive(&self.line)
+    }
+
+    /// Sets the exclusive flag (`TIOCEXCL`, `ioctl_tty(2)`): whoever else opens the console gets EBUSY,
+    /// but root. It belongs to the line, not to us: it stays until somebody clears it, or until all who
+    /// have the line open close it, the virtual machine as well.
+    pub(crate) fn set_exclusive(&self) -> io::Result<()> {
+        rustix::termios::ioctl_tiocexcl(&self.line)?;
+        self.exclusive.set(true);
+        Ok(())
+    }
+
+    /// Whether the exclusive flag is set, and ours.
+    #[must_use]
+    pub fn has_own_flag(&self) -> bool {
+        self.exclusive.get()
+    }
+
+    /// Clears the exclusive flag again.
+    pub(crate) fn clear_exclusive(&self) {
+        // A line that hung up has no flag any more, and says so.
+        let _ = rustix::termios::ioctl_tiocnxcl(&self.line);
+        self.exclusive.set(false);
+    }
+
+    /// Sets the line raw, so that every byte passes unchanged and nothing is echoed; what is pending
+    /// in it stays. It is left so: to bring echo back would give a guest its own output as input.
+    ///
+    /// Speed, parity and flow control by wires of a serial port stay as they were set before, but that
+    /// a byte has eight bits, and that the line ignores the modem's.
+    pub fn set_raw(&self) -> io::Result<()> {
+        let mut settings = rustix::termios::tcgetattr(&self.line)?;
+        settings.make_raw();
+        settings.control_modes |= ControlModes::CREAD | ControlModes::CLOCAL;
+        // Now: the other two would wait for, or throw away, what is pending (tcsetattr(3)).
+        rustix::termios::tcsetattr(&self.line, OptionalActions::Now, &settings)?;
+        // tcsetattr succeeds if any one of the settings could be made.
+        let made = rustix::termios::tcgetattr(&self.line)?;
+        if is_raw(&made, &settings) {
+            Ok(())
+        } else {
+            Err(io::Error::other("it does not become raw"))
+        }
+    }
+
+    /// What kind of line it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Passes the size of the user's window on to the other end.
+    pub fn set_size(&self, size: Winsize) -> io::Result<()> {
+        Ok(rustix::termios::tcsetwinsize(&self.line, size)?)
+    }
+}
+
+impl Drop for Console {
+    /// Gives the flag and the lock back. Closing alone would not: the flag is the line's, and the lock
+    /// goes with every copy of the descriptor, such as the guard's.
+    fn drop(&mut self) {
+        if self.exclusive.get() {
+            self.clear_exclusive();
+        }
+        let _ = rustix::fs::flock(&self.line, FlockOperation::Unlock);
+    }
+}
+
+fn is_raw(made: &Termios, wanted: &Termios) -> bool {
+    made.input_modes == wanted.input_modes
+        && made.output_modes == wanted.output_modes
+        && made.local_modes == wanted.local_modes
+}
+
+impl AsFd for Console {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+}
+
+impl fmt::Display for Console {
+    /// The name it was found by, safe to show on a terminal.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.name)
+    }
+}

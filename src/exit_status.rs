@@ -1,0 +1,48 @@
+//! What the program's exit status says. The numbers are a promise to scripts.
+
+use std::process::ExitCode;
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// 0: detached, or the input ended as asked.
+    Done,
+    /// 1: something failed.
+    Failed,
+    /// 3: somebody has the console; nothing was touched.
+    Busy,
+    /// 5: the console hung up.
+    HungUp,
+    /// 6: no such console, not a console, or not permitted.
+    NoConsole,
+    /// 124: a time limit passed, as `timeout` of GNU coreutils says it.
+    TimeLimit,
+    /// 128+N: ended by signal N, after cleaning up, as shells say it.
+    Signal(i32),
+    /// The status of the command that `host` ran, passed on.
+    Command(u8),
+}
+
+impl ExitStatus {
+    /// The number that the shell sees. Wrong usage (2) and a panic (101) never get here: clap and
+    /// the Rust runtime end the program with those themselves.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Busy => 3,
+            Self::HungUp => 5,
+            Self::NoConsole => 6,
+            Self::TimeLimit => 124,
+            Self::Signal(number) => 128 | u8::try_from(number & 0x7f).unwrap_or(0),
+            Self::Command(code) => code,
+        }
+    }
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status.code())
+    }
+}

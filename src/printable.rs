@@ -1,0 +1,92 @@
+//! Text that others chose (process names, lock contents, paths), made safe to show on a terminal.
+
+use std::fmt::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::SystemTime;
+
+/// Shows bytes as text in which nothing can drive the terminal: control characters, characters that
+/// reorder or hide text, the backslash and whatever is not UTF-8 are written as escapes.
+///
+/// ```
+/// let shown = vconsole::printable::Printable::new("a\x1b[2Jb\n");
+/// assert_eq!(shown.to_string(), "a\\x1b[2Jb\\n");
+/// ```
+#[derive(Clone, Copy)]
+pub struct Printable<'a>(&'a [u8]);
+
+impl<'a> Printable<'a> {
+    /// Shows `text`: a path, an OS string or a plain string.
+    pub fn new<T: AsRef<std::ffi::OsStr> + ?Sized>(text: &'a T) -> Self {
+        Self(text.as_ref().as_bytes())
+    }
+
+    /// Shows `bytes`.
+    #[must_use]
+    pub fn bytes(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\\' => out.write_str("\\\\")?,
+                    '\n' => out.write_str("\\n")?,
+                    '\r' => out.write_str("\\r")?,
+                    '\t' => out.write_str("\\t")?,
+                    plain if !drives_a_terminal(plain) => out.write_char(plain)?,
+                    '\0'..='\x7f' => write!(out, "\\x{:02x}", u32::from(character))?,
+                    _ => write!(out, "\\u{{{:x}}}", u32::from(character))?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(out, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A moment as the user's wall clock shows it, without a time zone: `2026-11-23 15:04:05`.
+#[must_use]
+pub fn local_time(moment: SystemTime) -> String {
+    match jiff::Timestamp::try_from(moment) {
+        Ok(moment) => {
+            moment.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%F %T").to_string()
+        }
+        // Beyond the year 9999, or before the year -9999.
+        Err(_) => "a time out of range".to_owned(),
+    }
+}
+
+/// C0 and C1 controls, line separators, and the marks that change the direction of text or take up
+/// no room (Unicode's `Bidi_Control` and zero-width characters), with which a name could look like
+/// another.
+fn drives_a_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Printable;
+
+    #[test]
+    fn what_others_chose_cannot_drive_the_terminal() {
+        assert_eq!(Printable::bytes(b"a\x1b]0;x\x07\n\xff").to_string(), r"a\x1b]0;x\x07\n\xff");
+        assert_eq!(Printable::new("\u{9b}2J\u{202e}exe").to_string(), r"\u{9b}2J\u{202e}exe");
+    }
+
+    #[test]
+    fn plain_names_are_shown_as_they_are() {
+        assert_eq!(
+            Printable::new("/dev/serial/by-id/Žluťák 1").to_string(),
+            "/dev/serial/by-id/Žluťák 1"
+        );
+    }
+}

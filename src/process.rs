@@ -1,0 +1,369 @@
+//! Processes, as `/proc` and `kill` show them to us.
+
+mod census;
+mod master;
+mod stat;
+mod walk;
+
+use std::fmt;
+use std::fs;
+use std::iter;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, Uid, User};
+
+use crate::console::Device;
+use crate::printable::Printable;
+use master::{Master, is_ptmx};
+use stat::{Stat, State};
+use walk::{Descriptors, every_pid};
+
+pub use census::{Census, MasterHolders};
+
+/// A living process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its number in our pid namespace.
+    pub pid: i32,
+    /// The name of its program as the kernel has it (at most 15 bytes; the process may change it),
+    /// where `/proc` shows it.
+    pub program: Option<String>,
+    /// The user it belongs to.
+    pub uid: Option<u32>,
+    /// When it started, as the wall clock of now would have shown it. Rough: 10 ms ticks since boot,
+    /// and clocks get set.
+    pub started: Option<SystemTime>,
+    /// Its controlling terminal: field 7 of `/proc/PID/stat`, 0 for none. It says nothing of the
+    /// devpts instance.
+    terminal: u64,
+    /// Whether it is a thread of the kernel's own.
+    of_the_kernel: bool,
+    /// Who started it.
+    parent: i32,
+}
+
+/// What there is of a process number.
+#[derive(Debug)]
+pub enum Presence {
+    /// No process has it.
+    Gone,
+    /// A process has it.
+    Alive(Process),
+}
+
+impl Process {
+    /// Looks for the process with this number (greater than 0).
+    #[must_use]
+    pub fn find(pid: i32) -> Presence {
+        // EPERM means that it lives and is not ours; only ESRCH means that it is gone (kill(2)).
+        if nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+            return Presence::Gone;
+        }
+        match Self::read(pid) {
+            // A zombie has closed all its descriptors: it holds nothing, whatever kill(2) says.
+            Some((_, State::Zombie)) => Presence::Gone,
+            Some((process, State::Living)) => Presence::Alive(process),
+            None => Presence::Alive(Self {
+                pid,
+                program: None,
+                uid: None,
+                started: None,
+                terminal: 0,
+                of_the_kernel: false,
+                parent: 0,
+            }),
+        }
+    }
+
+    /// This process.
+    #[must_use]
+    pub fn own_pid() -> i32 {
+        Pid::this().as_raw()
+    }
+
+    /// Reads `/proc/PID`; nothing where it is hidden, gone, or the `/proc` of another pid namespace.
+    fn read(pid: i32) -> Option<(Self, State)> {
+        if !*PROC_IS_OURS {
+            return None;
+        }
+        let stat = Stat::read(pid)?;
+        let process = Self {
+            pid,
+            program: Some(stat.program),
+            uid: fs::metadata(format!("/proc/{pid}")).ok().map(|directory| directory.uid()),
+            started: BOOT_TIME.checked_add(ticks(stat.start)),
+            terminal: stat.terminal,
+            of_the_kernel: stat.of_the_kernel,
+            parent: stat.parent,
+        };
+        Some((process, stat.state))
+    }
+
+    /// The process `pid`, if it may have a console open that it hides from us. The kernel's own threads
+    /// have nothing open, and the machine's first process is nobody's client, even where it hides
+    /// from root.
+    fn that_may_hide_something(pid: i32) -> Option<Self> {
+        let (process, state) = Self::read(pid)?;
+        let init = pid == 1 && in_first_namespace();
+        (state == State::Living && !process.of_the_kernel && !init).then_some(process)
+    }
+
+    /// Whether this is a vconsole: by its program's name, or since it runs the file that we run.
+    #[must_use]
+    pub fn is_vconsole(&self) -> bool {
+        matches!(self.program.as_deref(), Some("vconsole" | "vconsole-guard"))
+            || OWN_FILE.is_some_and(|own| executable(&self.pid.to_string()) == Some(own))
+    }
+
+    /// Whether it certainly is one of us: it runs the very file that we run. Where that cannot be seen,
+    /// its name has to do.
+    #[must_use]
+    pub fn is_one_of_us(&self) -> bool {
+        match (executable(&self.pid.to_string()), *OWN_FILE) {
+            (Some(its), Some(own)) => its == own,
+            _ => self.is_vconsole(),
+        }
+    }
+
+    /// Whether this is the guard of a vconsole session, by its program's name.
+    #[must_use]
+    pub fn is_guard(&self) -> bool {
+        self.program.as_deref() == Some("vconsole-guard")
+    }
+
+    /// Whether we started it.
+    #[must_use]
+    pub fn is_child_of_ours(&self) -> bool {
+        self.parent == Self::own_pid()
+    }
+
+    /// The name of its controlling terminal in `/dev`, such as `pts/5`; nothing where it has none. It
+    /// is that of our own devpts instance, whichever instance the process has it from.
+    #[must_use]
+    pub fn terminal_name(&self) -> Option<String> {
+        let packed = u32::try_from(self.terminal).ok().filter(|&packed| packed != 0)?;
+        let (major, minor) = ((packed >> 8) & 0xfff, (packed & 0xff) | ((packed >> 12) & 0xf_ff00));
+        if (136..=143).contains(&major) {
+            return Some(format!("pts/{minor}"));
+        }
+        let event = fs::read_to_string(format!("/sys/dev/char/{major}:{minor}/uevent")).ok()?;
+        event.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(str::to_owned)
+    }
+
+    /// Whether `device` is its controlling terminal, as far as its number tells.
+    #[must_use]
+    pub fn is_controlled_by(&self, device: Device) -> bool {
+        self.terminal != 0 && self.terminal == packed(device)
+    }
+
+    /// Whether it has `device` open as one of the descriptors `wanted`; nothing is said where `/proc`
+    /// hides its descriptors from us.
+    fn has_open_as(&self, device: Device, wanted: impl Fn(i32) -> bool) -> Option<bool> {
+        if !*PROC_IS_OURS {
+            return None;
+        }
+        let mut found = false;
+        let all = Descriptors::of(self.pid)
+            .ok()?
+            .each_device(|number, its| found |= its == device && wanted(number));
+        (found || all).then_some(found)
+    }
+
+    /// Whether it is at the other end of the PTY slave `device`: it has the master open. Many who
+    /// offer a PTY keep its slave open as well, so that it never hangs up; that makes them no client.
+    #[must_use]
+    pub fn has_master_of(&self, device: Device) -> bool {
+        let mut found = false;
+        if let Ok(descriptors) = Descriptors::of(self.pid) {
+            descriptors.each_device(|number, its| {
+                let master = is_ptmx(its).then(|| Master::read(self.pid, number, its)).flatten();
+                // Where its devpts instance cannot be seen, the number has to do.
+                found |= master.is_some_and(|master| master.is_of(device).unwrap_or(true));
+            });
+        }
+        found
+    }
+
+    /// Whether it has `device` open; nothing is said where `/proc` hides its descriptors from us.
+    #[must_use]
+    pub fn has_open(&self, device: Device) -> Option<bool> {
+        self.has_open_as(device, |_| true)
+    }
+
+    /// Whether it has `device` as standard input, output or error.
+    #[must_use]
+    pub fn has_as_standard(&self, device: Device) -> bool {
+        self.has_open_as(device, |number| number <= 2) == Some(true)
+    }
+
+    /// The character devices that it has open, with the path under which it opened each.
+    #[must_use]
+    pub fn open_devices(&self) -> Vec<(PathBuf, Device)> {
+        if !*PROC_IS_OURS {
+            return Vec::new();
+        }
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten();
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                let device = Device::of(&fs::metadata(entry.path()).ok()?)?;
+                Some((fs::read_link(entry.path()).ok()?, device))
+            })
+            .collect()
+    }
+
+    /// The process `pid`, if `/proc` shows it.
+    #[must_use]
+    pub fn shown(pid: i32) -> Option<Self> {
+        Self::read(pid).map(|(process, _)| process)
+    }
+
+    /// The name of its user, else the user's number; nothing where `/proc` hides the process.
+    #[must_use]
+    pub fn user(&self) -> Option<String> {
+        let uid = self.uid?;
+        let entry = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        Some(entry.map_or_else(|| uid.to_string(), |user| user.name))
+    }
+}
+
+impl fmt::Display for Process {
+    /// `minicom (pid 812, bob)`, safe to show on a terminal.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.program {
+            Some(program) => write!(out, "{} (pid {}", Printable::new(program), self.pid)?,
+            None => write!(out, "a process that /proc hides (pid {}", self.pid)?,
+        }
+        if let Some(user) = self.user() {
+            write!(out, ", {}", Printable::new(&user))?;
+        }
+        out.write_str(")")
+    }
+}
+
+/// The processes that have a device open, as far as `/proc` shows them.
+#[derive(Debug, Default)]
+pub struct Openers {
+    /// They, without ourselves.
+    pub processes: Vec<Process>,
+    /// The processes that hide from us what they have open: other users'.
+    pub hidden: Vec<i32>,
+    /// Whether nobody can be seen: there is no `/proc`, or that of another pid namespace.
+    pub blind: bool,
+}
+
+impl Openers {
+    /// Walks over all processes, once.
+    #[must_use]
+    pub fn of(device: Device) -> Self {
+        let mut openers = Self::default();
+        if !*PROC_IS_OURS {
+            openers.blind = true;
+            return openers;
+        }
+        for pid in every_pid().filter(|&pid| pid != Process::own_pid()) {
+            match Descriptors::of(pid) {
+                Ok(descriptors) => {
+                    let mut open = false;
+                    let all = descriptors.each_device(|_, its| open |= its == device);
+                    let process = if open { Process::read(pid) } else { None };
+                    openers.processes.extend(process.map(|(process, _)| process));
+                    if !open && !all {
+                        openers.count_hidden(pid);
+                    }
+                }
+                Err(rustix::io::Errno::ACCESS) => openers.count_hidden(pid),
+                Err(_) => {} // It has ended.
+            }
+        }
+        openers
+    }
+
+    fn count_hidden(&mut self, pid: i32) {
+        self.hidden.extend(Process::that_may_hide_something(pid).map(|process| process.pid));
+    }
+}
+
+/// A device's number as field 7 of `/proc/PID/stat` holds it: as the kernel's `new_encode_dev()` packs
+/// it (`proc_pid_stat(5)`).
+fn packed(device: Device) -> u64 {
+    let (major, minor) = (rustix::fs::major(device.number), rustix::fs::minor(device.number));
+    ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)).into()
+}
+
+/// The process group in the foreground of the terminal of the session that `leader` leads (less than 1
+/// where it has none); nothing where the leader is gone or hidden.
+#[must_use]
+pub fn foreground_of(leader: i32) -> Option<i32> {
+    Some(Stat::read(leader)?.foreground)
+}
+
+/// The process groups of those who started us, and of those who started them: the shells that wait for
+/// us are among them.
+#[must_use]
+pub fn groups_above_us() -> Vec<i32> {
+    let stat = |pid: i32| Stat::read(pid);
+    let own = stat(Process::own_pid());
+    let above = iter::successors(own, |child| stat(child.parent).filter(|_| child.parent > 1));
+    // Nobody has so many above them; but numbers can be given anew while we read.
+    above.skip(1).take(64).map(|process| process.group).collect()
+}
+
+/// Whether we are in the machine's first pid namespace, in which every process has a number.
+#[must_use]
+pub fn in_first_namespace() -> bool {
+    *FIRST_NAMESPACE
+}
+
+static FIRST_NAMESPACE: LazyLock<bool> = LazyLock::new(|| {
+    // PROC_PID_INIT_INO, which the kernel gives to the first one (include/uapi/linux/nsfs.h).
+    const FIRST: &str = "pid:[4026531836]";
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == FIRST)
+});
+
+/// The file that we run.
+static OWN_FILE: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| executable("self"));
+
+/// The file that a process runs, by its device and number.
+fn executable(pid: &str) -> Option<(u64, u64)> {
+    let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// Whether `/proc` is there and shows our own pid namespace (a container may see its host's).
+static PROC_IS_OURS: LazyLock<bool> = LazyLock::new(|| {
+    fs::read_link("/proc/self")
+        .is_ok_and(|own| own.to_str().and_then(|pid| pid.parse().ok()) == Some(Process::own_pid()))
+});
+
+/// When the machine was started, as the wall clock of now would have shown it.
+static BOOT_TIME: LazyLock<SystemTime> = LazyLock::new(|| {
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up = Duration::try_from(up).unwrap_or_default();
+    SystemTime::now().checked_sub(up).unwrap_or(SystemTime::UNIX_EPOCH)
+});
+
+/// A length of time in the kernel's clock ticks (`USER_HZ`).
+fn ticks(count: u64) -> Duration {
+    let a_second = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_millis(count.saturating_mul(1000) / a_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_no_older_than_the_machine_s_start() {
+        let Presence::Alive(own) = Process::find(Process::own_pid()) else { panic!("gone") };
+        assert_eq!(own.uid, Some(nix::unistd::getuid().as_raw()));
+        assert!(
+            own.started
+                .is_some_and(|started| { (*BOOT_TIME..=SystemTime::now()).contains(&started) })
+        );
+    }
+}

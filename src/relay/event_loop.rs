@@ -1,0 +1,268 @@
+//! Waiting, and moving what can be moved without waiting.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::buffer::Buffer;
+use super::endpoint::{Kind, Sink, Source};
+use super::escape::Escape;
+use super::linger::Clock;
+use super::{Ending, Error, Notices, Settings, Signals, WATCHERS, Watcher, timeout};
+use crate::console::Console;
+use crate::terminal::RawMode;
+use crate::test_point;
+
+/// So much may wait each way.
+const BUFFER: usize = 64 * 1024;
+/// So much may wait for a console that takes nothing, where the input is typed: the escape key behind
+/// a large paste has to be read to be obeyed. Memory that is not used costs nothing.
+const TYPED_BUFFER: usize = 1024 * 1024;
+
+/// Why the loop stops. An `Err`, so that `?` leaves it from any depth.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Ended(Ending),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+pub(super) type Step<T = ()> = Result<T, Stop>;
+
+/// A session's bytes, and where they are.
+#[derive(Debug)]
+pub(super) struct Relay<'a> {
+    pub(super) console: &'a Console,
+    pub(super) raw: Option<&'a RawMode<'a>>,
+    pub(super) notices: &'a mut Notices,
+    pub(super) signals: &'a mut Signals,
+    watchers: [&'a mut dyn Watcher; WATCHERS],
+    pub(super) settings: &'a Settings<'a>,
+
+    pub(super) input: Source,
+    /// Finds commands in the input, if it is a terminal and has an escape key.
+    pub(super) escape: Option<Escape>,
+    /// When to explain the escape key that was pressed and nothing after it.
+    pub(super) hint_at: Option<Instant>,
+    /// From the input, for the console.
+    pub(super) typed: Buffer,
+
+    pub(super) output: Sink,
+    /// From the console, for the output.
+    pub(super) printed: Buffer,
+
+    /// The console's other end closed it: nothing more comes, nothing more goes.
+    pub(super) hung_up: bool,
+    /// No more comes from the input.
+    pub(super) input_ended: bool,
+    pub(super) linger: Clock,
+    pub(super) count: Count,
+}
+
+/// What became of the bytes so far.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    /// Read from the console.
+    pub(super) received: u64,
+    /// Taken by the console.
+    pub(super) sent: u64,
+    /// Not taken by the console before it hung up.
+    pub(super) refused: usize,
+}
+
+/// What poll says of each descriptor; nothing of those that were left out.
+#[derive(Debug)]
+struct Ready {
+    signals: bool,
+    input: PollFlags,
+    output: PollFlags,
+    console: PollFlags,
+    watchers: [bool; WATCHERS],
+}
+
+/// Something to read, or the news that there will be no more.
+const READABLE: PollFlags = PollFlags::IN.union(GONE);
+
+/// How a terminal, or a PTY's other end, says that it is gone. Poll reports these unasked.
+pub(super) const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+
+impl<'a> Relay<'a> {
+    pub(super) fn new(
+        console: &'a Console,
+        raw: Option<&'a RawMode<'a>>,
+        notices: &'a mut Notices,
+        signals: &'a mut Signals,
+        watchers: [&'a mut dyn Watcher; WATCHERS],
+        settings: &'a Settings<'a>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            console,
+            raw,
+            notices,
+            signals,
+            watchers,
+            settings,
+            input: Source::new(io::stdin().as_fd()).map_err(Error::Stdin)?,
+            escape: raw.and(settings.escape.byte()).map(Escape::new),
+            hint_at: None,
+            typed: Buffer::new(if raw.is_some() { TYPED_BUFFER } else { BUFFER }),
+            output: Sink::new(io::stdout().as_fd()).map_err(Error::Stdout)?,
+            printed: Buffer::new(BUFFER),
+            hung_up: false,
+            input_ended: false,
+            linger: Clock::new(settings.linger, settings.linger_max),
+            count: Count::default(),
+        })
+    }
+
+    /// Moves bytes until there is a reason to end.
+    pub(super) fn run(mut self) -> Result<Ending, Error> {
+        self.pass_window_size();
+        test_point::reached("relay");
+        let stop = loop {
+            if let Err(stop) = self.turn() {
+                break stop;
+            }
+        };
+        self.deliver_the_rest(&stop);
+        match stop {
+            Stop::Ended(ending) => Ok(ending),
+            Stop::Failed(error) => Err(error),
+        }
+    }
+
+    /// Waits until something can be done, and does it: first what the user wants of us.
+    fn turn(&mut self) -> Step {
+        let ready = self.wait()?;
+        if ready.signals {
+            self.obey_signals()?;
+        }
+        self.move_up(ready.input)?;
+        self.look_at_output(ready.output)?;
+        self.move_down(ready.console)?;
+        self.wake_watchers(ready.watchers, Instant::now());
+        self.notices.write();
+        self.look_at_the_clock(Instant::now())
+    }
+
+    /// Waits for whatever could be moved, and for the next time to look at the clock.
+    ///
+    /// What cannot be moved must not be waited for: a hang-up is reported even to who asks for nothing
+    /// (poll(2)), so that the loop would never sleep.
+    fn wait(&self) -> Step<Ready> {
+        let signals = self.signals.as_fd();
+        // What is left out is the signals' descriptor once more, asked for nothing.
+        let entry = |fd, events: Option<PollFlags>| match events {
+            Some(events) => PollFd::from_borrowed_fd(fd, events),
+            None => PollFd::from_borrowed_fd(signals, PollFlags::empty()),
+        };
+        let stderr = self.notices.waiting_for();
+        let watched = |watcher: usize| {
+            let fd = self.watchers[watcher].descriptor();
+            entry(fd.unwrap_or(signals), fd.map(|_| PollFlags::IN))
+        };
+        let mut fds = [
+            PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            entry(self.input.as_fd(), self.input_interest()),
+            entry(self.output.as_fd(), self.output_interest()),
+            entry(self.console.as_fd(), self.console_interest()),
+            entry(stderr.unwrap_or(signals), stderr.map(|_| PollFlags::OUT)),
+            watched(0),
+            watched(1),
+        ];
+        let now = Instant::now();
+        let watchers = self.watchers.iter().filter_map(|watcher| watcher.next_look());
+        let next = watchers.chain(self.next_look()).min();
+        let left = next.map(|at| timeout(at.saturating_duration_since(now)));
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::Wait(error.into()).into()),
+        }
+        Ok(Ready {
+            signals: !fds[0].revents().is_empty(),
+            input: fds[1].revents(),
+            output: fds[2].revents(),
+            console: fds[3].revents(),
+            watchers: [5, 6].map(|watched: usize| fds[watched].revents().intersects(READABLE)),
+        })
+    }
+
+    fn wake_watchers(&mut self, ready: [bool; WATCHERS], now: Instant) {
+        for (watcher, ready) in self.watchers.iter_mut().zip(ready) {
+            if ready || watcher.next_look().is_some_and(|at| at <= now) {
+                watcher.look(self.notices);
+            }
+        }
+    }
+
+    fn input_interest(&self) -> Option<PollFlags> {
+        match self.input.kind() {
+            // Asked for nothing it still says when it is gone.
+            Kind::Terminal if self.typed.room() == 0 => Some(PollFlags::empty()),
+            // After a hang-up what is typed goes nowhere, but the escape key still works.
+            Kind::Terminal => Some(PollFlags::IN),
+            _ if self.typed.room() == 0 || self.input_ended || self.hung_up => None,
+            _ => Some(PollFlags::IN),
+        }
+    }
+
+    fn output_interest(&self) -> Option<PollFlags> {
+        match (self.printed.is_empty(), self.output.kind()) {
+            (false, _) => Some(PollFlags::OUT),
+            (true, Kind::Terminal | Kind::Stream) => Some(PollFlags::empty()),
+            (true, Kind::Other) => None,
+        }
+    }
+
+    fn console_interest(&self) -> Option<PollFlags> {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::IN, self.printed.room() > 0);
+        events.set(PollFlags::OUT, !self.typed.is_empty());
+        (!self.hung_up).then_some(events)
+    }
+
+    /// When to leave if the console says nothing more. Its silence means nothing while we do not listen:
+    /// not before all that it said is shown.
+    fn quiet_until(&self) -> Option<Instant> {
+        self.linger.quiet_until().filter(|_| self.printed.is_empty() && !self.hung_up)
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        [self.hint_at, self.quiet_until(), self.linger.limit_at()].into_iter().flatten().min()
+    }
+
+    fn look_at_the_clock(&mut self, now: Instant) -> Step {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if self.hung_up && self.printed.is_empty() {
+            return Err(Stop::Ended(Ending::HungUp));
+        }
+        if passed(self.linger.limit_at()) {
+            return Err(Stop::Ended(Ending::TimeLimit));
+        }
+        if passed(self.quiet_until()) {
+            return Err(Stop::Ended(Ending::InputEnded));
+        }
+        if passed(self.hint_at) {
+            self.hint_at = None;
+            self.explain_escape_key();
+        }
+        Ok(())
+    }
+
+    /// Whether who reads our output left. A file or device says so when it is written to.
+    fn look_at_output(&self, ready: PollFlags) -> Step {
+        match self.output.kind() {
+            Kind::Terminal if ready.intersects(GONE) => Err(Stop::Ended(Ending::TerminalGone)),
+            Kind::Stream if ready.intersects(GONE) => Err(Stop::Ended(Ending::ReaderGone)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The loop that moves the bytes, between the user's standard input and output and a console.
+//!
+//! One thread and one poll: `event_loop` waits and tells why it ended, `ways` moves what can be moved
+//! without waiting, `commands` obeys the escape key and signals. Each way has one `buffer` of fixed
+//! size; while it is full nothing more is read, so that who sends has to wait as on any slow line. The
+//! rest are the values the loop works with: `endpoint` reads and writes what others gave us, without
+//! waiting and without changing it, `escape` finds commands in what is typed, `linger` knows when to
+//! leave after the end of input, `signals` come through a descriptor, and `notices` never wait either.
+
+mod buffer;
+mod commands;
+mod endpoint;
+mod escape;
+mod event_loop;
+mod linger;
+mod notices;
+mod signals;
+mod watcher;
+mod ways;
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use rustix::event::Timespec;
+
+use crate::console::Console;
+use crate::terminal::RawMode;
+
+pub use escape::{EscapeKey, NotAnEscapeKey};
+pub use linger::Linger;
+pub use notices::Notices;
+pub use signals::Signals;
+pub use watcher::{WATCHERS, Watcher};
+
+/// What the user wishes of a relay.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    /// The key that begins a command. Without a terminal on standard input there are no commands.
+    pub escape: EscapeKey,
+    /// How long to stay after the end of input. `None`: up to 3 s for a first byte, then until 1 s of
+    /// quiet.
+    pub linger: Option<Linger>,
+    /// How long to stay after the end of input at most.
+    pub linger_max: Option<Duration>,
+    /// What to answer when the user asks how things stand: the console, and since when it is ours. The
+    /// relay adds what it has moved.
+    pub status_line: &'a dyn Fn() -> String,
+}
+
+impl fmt::Debug for Settings<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Settings")
+            .field("escape", &self.escape)
+            .field("linger", &self.linger)
+            .field("linger_max", &self.linger_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The user left.
+    Detached,
+    /// The input ended, the console got all of it, and was quiet for as long as was wished.
+    InputEnded,
+    /// The other end of the console closed it. All that was read from it was written to stdout.
+    HungUp,
+    /// Who read our stdout left (`EPIPE`).
+    ReaderGone,
+    /// The user's terminal vanished, without SIGHUP.
+    TerminalGone,
+    /// The time limit after the end of input passed.
+    TimeLimit,
+    /// This signal came.
+    Signal(i32),
+}
+
+/// What makes a relay fail.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading standard input.
+    #[error("cannot read from stdin")]
+    Stdin(#[source] io::Error),
+    /// Writing standard output: the disk may be full.
+    #[error("cannot write to stdout")]
+    Stdout(#[source] io::Error),
+    /// Reading from or writing to the console.
+    #[error("the console failed")]
+    Console(#[source] io::Error),
+    /// Making the terminal raw again after we were stopped.
+    #[error("cannot set the terminal raw")]
+    Terminal(#[source] io::Error),
+    /// Waiting for something to happen.
+    #[error("cannot wait for input")]
+    Wait(#[source] io::Error),
+}
+
+/// Moves bytes both ways, unchanged and in order, until there is a reason to end. Standard input and
+/// output may be anything: terminals, pipes, files, sockets.
+///
+/// `raw` is the terminal on standard input if there is one: then the escape key works, and `raw` is
+/// suspended while we are stopped. `signals` that came before are obeyed as if they came now. `watchers`
+/// are woken when there is something for them to look at.
+///
+/// At the end both ways get another 200 ms to deliver what was read; `notices` says how much was lost.
+pub fn run<'a>(
+    console: &'a Console,
+    raw: Option<&'a RawMode<'a>>,
+    notices: &'a mut Notices,
+    signals: &'a mut Signals,
+    watchers: [&'a mut dyn Watcher; WATCHERS],
+    settings: &'a Settings<'a>,
+) -> Result<Ending, Error> {
+    event_loop::Relay::new(console, raw, notices, signals, watchers, settings)?.run()
+}
+
+/// `time` as poll wants it; more than it can count is for ever.
+fn timeout(time: Duration) -> Timespec {
+    Timespec::try_from(time).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+}

@@ -1,0 +1,245 @@
+//! The two ways bytes go: up, from the input to the console, and down, from the console to the output.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read, retry_on_intr, write};
+
+use super::endpoint::Kind;
+use super::escape::{Escape, Piece};
+use super::event_loop::{GONE, Relay, Step, Stop};
+use super::{Ending, Error, timeout};
+
+/// What is read from a terminal at once. Its own buffer holds no more (`N_TTY_BUF_SIZE` in
+/// `drivers/tty/n_tty.c`).
+const TYPED_READ: usize = 4096;
+/// After so many reads of one thing the others have a look in, however much more there is.
+const BURST: usize = 64;
+/// A lone escape key is explained after this time.
+const HINT_AFTER: Duration = Duration::from_secs(1);
+/// At the end both ways have so long to deliver what was read.
+const GRACE: Duration = Duration::from_millis(200);
+
+impl Relay<'_> {
+    /// From the input to the console, as far as both go without waiting.
+    pub(super) fn move_up(&mut self, ready: PollFlags) -> Step {
+        if self.input.kind() == Kind::Terminal && ready.intersects(GONE) {
+            return Err(Stop::Ended(Ending::TerminalGone));
+        }
+        self.write_console()?;
+        if !ready.is_empty() {
+            for _ in 0..BURST {
+                if !self.read_input()? {
+                    break;
+                }
+                self.write_console()?;
+                // What is not read yet stays for whoever shares our input.
+                if self.hung_up {
+                    break;
+                }
+            }
+        }
+        if self.input_ended && self.typed.is_empty() {
+            self.linger.all_delivered(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// From the console to the output, as far as both go without waiting.
+    pub(super) fn move_down(&mut self, ready: PollFlags) -> Step {
+        self.write_output()?;
+        if ready.intersects(PollFlags::IN | GONE) {
+            for _ in 0..BURST {
+                if !self.read_console()? {
+                    break;
+                }
+                self.write_output()?;
+            }
+        }
+        // What the kernel still had it has thrown away by now, and what there is no room for cannot be
+        // waited for: a hang-up wakes poll again and again.
+        if ready.intersects(GONE) {
+            self.hang_up();
+        }
+        Ok(())
+    }
+
+    /// Reads from the input once. Tells whether there may be more.
+    fn read_input(&mut self) -> Step<bool> {
+        let room = self.typed.room();
+        if room == 0 || self.input_ended {
+            return Ok(false);
+        }
+        let mut typed = [0; TYPED_READ];
+        let read = if self.escape.is_some() {
+            self.input.read(&mut typed[..room.min(TYPED_READ)])
+        } else {
+            self.input.read(self.typed.free())
+        };
+        match read {
+            Ok(None) => return Ok(false),
+            Ok(Some(0)) => return self.end_input().map(|()| false),
+            Ok(Some(count)) if self.escape.is_some() => self.sort_out(&typed[..count])?,
+            Ok(Some(count)) => self.typed.filled(count),
+            Err(error) if self.is_terminal_gone(&error) => return self.end_input().map(|()| false),
+            Err(error) => return Err(Error::Stdin(error).into()),
+        }
+        if self.hung_up {
+            self.typed.clear();
+        }
+        Ok(true)
+    }
+
+    fn is_terminal_gone(&self, error: &io::Error) -> bool {
+        self.input.kind() == Kind::Terminal && Errno::from_io_error(error) == Some(Errno::IO)
+    }
+
+    fn end_input(&mut self) -> Step {
+        // In raw mode a terminal's input ends only when the terminal is gone.
+        if self.input.kind() == Kind::Terminal {
+            return Err(Stop::Ended(Ending::TerminalGone));
+        }
+        self.input_ended = true;
+        self.linger.input_ended(Instant::now());
+        Ok(())
+    }
+
+    /// Sorts what was typed: for the console or for us. There is room for all of it.
+    fn sort_out(&mut self, mut typed: &[u8]) -> Step {
+        while let Some(piece) = self.escape.as_mut().and_then(|escape| escape.next(&mut typed)) {
+            match piece {
+                Piece::Typed(bytes) => self.typed.push(bytes),
+                Piece::Command(command) => self.obey(command)?,
+            }
+        }
+        let armed = self.escape.as_ref().is_some_and(Escape::is_armed);
+        self.hint_at = armed.then(|| Instant::now() + HINT_AFTER);
+        Ok(())
+    }
+
+    /// Writes what the console takes now.
+    pub(super) fn write_console(&mut self) -> Step {
+        while !self.typed.is_empty() && !self.hung_up {
+            match retry_on_intr(|| write(self.console, self.typed.oldest())) {
+                Ok(0) | Err(Errno::AGAIN) => break,
+                Ok(count) => {
+                    self.typed.consume(count);
+                    self.count.sent += count as u64;
+                }
+                Err(error) if is_hang_up(error) => self.hang_up(),
+                Err(error) => return Err(Error::Console(error.into()).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from the console once. Tells whether there may be more.
+    fn read_console(&mut self) -> Step<bool> {
+        if self.printed.room() == 0 || self.hung_up {
+            return Ok(false);
+        }
+        match retry_on_intr(|| read(self.console, self.printed.free())) {
+            Ok(0) => self.hang_up(),
+            Ok(count) => {
+                self.printed.filled(count);
+                self.count.received += count as u64;
+                self.linger.heard(Instant::now());
+                return Ok(true);
+            }
+            Err(Errno::AGAIN) => {}
+            Err(error) if is_hang_up(error) => self.hang_up(),
+            Err(error) => return Err(Error::Console(error.into()).into()),
+        }
+        Ok(false)
+    }
+
+    /// Writes what the output takes now.
+    fn write_output(&mut self) -> Step {
+        while !self.printed.is_empty() {
+            match self.output.write(self.printed.oldest()) {
+                Ok(None | Some(0)) => break,
+                Ok(Some(count)) => {
+                    if self.output.kind() == Kind::Terminal {
+                        self.notices.shown(self.printed.oldest()[count - 1]);
+                    }
+                    self.printed.consume(count);
+                    self.linger.shown(Instant::now());
+                }
+                Err(error) => return Err(self.output_failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn output_failed(&self, error: io::Error) -> Stop {
+        match (self.output.kind(), Errno::from_io_error(&error)) {
+            (Kind::Stream, Some(Errno::PIPE | Errno::CONNRESET)) => Stop::Ended(Ending::ReaderGone),
+            (Kind::Terminal, Some(Errno::IO)) => Stop::Ended(Ending::TerminalGone),
+            _ => Stop::Failed(Error::Stdout(error)),
+        }
+    }
+
+    /// The console's other end closed it. What it said is still shown; what it did not take is lost.
+    fn hang_up(&mut self) {
+        self.hung_up = true;
+        self.count.refused += self.typed.len();
+        self.typed.clear();
+    }
+
+    /// At the end: writes what was read, both ways, for [`GRACE`] at most, and says what is lost.
+    pub(super) fn deliver_the_rest(&mut self, stop: &Stop) {
+        use Stop::{Ended, Failed};
+        let output_broken = matches!(
+            stop,
+            Ended(Ending::ReaderGone | Ending::TerminalGone) | Failed(Error::Stdout(_))
+        );
+        if output_broken {
+            self.printed.clear();
+        }
+        let until = Instant::now() + GRACE;
+        while self.write_console().is_ok() && self.write_output().is_ok() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.wait_for_room(left) {
+                break;
+            }
+        }
+        self.count.refused += self.typed.len();
+        self.tell_losses();
+    }
+
+    /// Waits until more can be written. False where there is nothing more to write.
+    fn wait_for_room(&self, patience: Duration) -> bool {
+        let up = (!self.typed.is_empty()).then(|| self.console.as_fd());
+        let down = (!self.printed.is_empty()).then(|| self.output.as_fd());
+        let out = |fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT);
+        let patience = timeout(patience);
+        // All that can go wrong is an interruption, and the caller looks at the clock anyway.
+        let _ = match (up, down) {
+            (Some(up), Some(down)) => poll(&mut [out(up), out(down)], Some(&patience)),
+            (Some(fd), None) | (None, Some(fd)) => poll(&mut [out(fd)], Some(&patience)),
+            (None, None) => return false,
+        };
+        true
+    }
+
+    fn tell_losses(&mut self) {
+        if self.count.refused > 0 {
+            let refused = self.count.refused;
+            self.notices.answer(format_args!(
+                "{refused} bytes of input lost: the console did not take them"
+            ));
+        }
+        if !self.printed.is_empty() {
+            let lost = self.printed.len();
+            self.notices
+                .answer(format_args!("{lost} bytes of output lost: they could not be shown"));
+        }
+    }
+}
+
+/// How a console says that its other end is gone: a hang-up by EIO, an unplugged port by the others.
+fn is_hang_up(error: Errno) -> bool {
+    matches!(error, Errno::IO | Errno::NXIO | Errno::NODEV)
+}

@@ -1,0 +1,18 @@
+//! Named points at which a test makes the program do what no input makes it do.
+
+/// Panics here, where the feature `test-points` is on and `VCONSOLE_TEST_PANIC` names this point.
+/// Does nothing in any other build.
+///
+/// # Panics
+///
+/// When asked to.
+#[inline]
+pub fn reached(point: &str) {
+    #[cfg(feature = "test-points")]
+    assert!(
+        std::env::var("VCONSOLE_TEST_PANIC").as_deref() != Ok(point),
+        "the test point {point} was asked to panic"
+    );
+    #[cfg(not(feature = "test-points"))]
+    let _ = point;
+}

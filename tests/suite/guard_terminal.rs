@@ -1,0 +1,94 @@
+//! The terminal of a killed session, where a shell or another session goes on.
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::guard::{guard_of, is_done, kill};
+use super::harness::{Guest, Locks, Program, Terminal, rounds};
+use super::locks::path_name;
+
+#[test]
+fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
+    if super::harness::missing("bash") {
+        return;
+    }
+    let (first, second, locks) = (Guest::new(), Guest::new(), Locks::new());
+    let terminal = Terminal::new();
+    let bash = Program::new("bash").args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ");
+    let bash = bash.env("HOME", "/nonexistent").on(&terminal);
+    let attach = |guest: &Guest| {
+        terminal.types(format!(
+            "{} attach --lock-dir {} {}\n",
+            env!("CARGO_BIN_EXE_vconsole"),
+            locks.path().display(),
+            guest.path().display()
+        ));
+        terminal.shows(format!("connected to {}", guest.path().display()));
+        let lock = String::from_utf8(locks.read(&path_name(guest)).unwrap()).unwrap();
+        lock.trim().parse::<i32>().unwrap()
+    };
+    terminal.shows("prompt> ");
+    let stopped = attach(&first);
+    let guard = guard_of(stopped).unwrap();
+    let pidfd = pidfd_open(Pid::from_raw(stopped).unwrap(), PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(&pidfd, Signal::STOP).unwrap();
+    terminal.shows("Stopped");
+    terminal.clear();
+    attach(&second);
+    terminal.becomes_raw();
+    kill(stopped);
+    is_done(guard);
+    assert!(terminal.is_raw());
+    terminal.types("still raw");
+    second.hears("still raw");
+    terminal.types("\x1d.");
+    terminal.shows("detached");
+    terminal.types("exit\r");
+    bash.wait();
+    locks.become_empty();
+}
+
+#[test]
+fn shells_go_on_after_their_session_was_killed() {
+    for shell in ["bash", "zsh", "dash"] {
+        if super::harness::missing(shell) {
+            continue;
+        }
+        for _ in 0..rounds(3) {
+            let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+            let options: &[&str] = match shell {
+                "bash" => &["--norc", "--noprofile", "-i"],
+                "zsh" => &["-f", "-i"],
+                _ => &["-i"],
+            };
+            let session = Program::new(shell)
+                .args(options)
+                .env("PS1", "prompt> ")
+                .env("HOME", "/nonexistent")
+                .env("TERM", "xterm")
+                .on(&terminal);
+            terminal.shows("prompt> ");
+            let command = format!(
+                "{} attach --lock-dir {} {}\n",
+                env!("CARGO_BIN_EXE_vconsole"),
+                locks.path().display(),
+                guest.path().display()
+            );
+            terminal.types(command);
+            terminal.shows("connected to");
+            let lock = locks.read(&path_name(&guest)).unwrap();
+            let pid: i32 = String::from_utf8(lock).unwrap().trim().parse().unwrap();
+            let guard = guard_of(pid).unwrap();
+            terminal.clear();
+            kill(pid);
+            is_done(guard);
+            terminal.shows("prompt> ");
+            terminal.clear();
+            // The line editor's own work: a character is taken back, and the line is run.
+            terminal.types("echo ab\x7fc$((40+2))\r");
+            terminal.shows("ac42");
+            locks.become_empty();
+            terminal.types("exit\r");
+            session.wait();
+        }
+    }
+}

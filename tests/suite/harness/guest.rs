@@ -1,0 +1,239 @@
+//! The two ends of a console: a guest, as a VMM has it, and a bare client.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid, chown};
+use rustix::termios::{
+    LocalModes, OptionalActions, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+use super::ear::{Ear, Ends};
+use super::pty::Pty;
+use super::{GLANCE, until, write_all};
+
+/// A guest's serial line: a PTY whose master the test holds, as a VMM does. Like QEMU it makes the
+/// slave raw and then does not keep it open.
+pub(crate) struct Guest {
+    path: PathBuf,
+    pty: Option<Pty>,
+}
+
+impl Guest {
+    /// A guest on a raw line, as QEMU makes it.
+    pub(crate) fn new() -> Self {
+        let guest = Self::cooked();
+        let mut settings = tcgetattr(&guest.pty().master).unwrap();
+        settings.make_raw();
+        tcsetattr(&guest.pty().master, OptionalActions::Now, &settings).unwrap();
+        guest
+    }
+
+    /// A guest on a line that is as the kernel makes it: cooked, and with echo.
+    pub(crate) fn cooked() -> Self {
+        let (pty, _slave) = Pty::open("the guest on");
+        Self { path: pty.path.clone(), pty: Some(pty) }
+    }
+
+    /// The console's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The guest prints `bytes`: all of them were taken when this returns.
+    #[track_caller]
+    pub(crate) fn say(&self, bytes: impl AsRef<[u8]>) {
+        write_all(&self.pty().master, bytes.as_ref(), "the guest's console");
+    }
+
+    /// Waits until the guest has read `bytes`, anywhere in its input.
+    #[track_caller]
+    pub(crate) fn hears(&self, bytes: impl AsRef<[u8]>) {
+        self.ear().hears(bytes);
+    }
+
+    /// Waits until the guest has read as many bytes, and asserts that they are these.
+    #[track_caller]
+    pub(crate) fn hears_exactly(&self, bytes: impl AsRef<[u8]>) {
+        self.ear().hears_exactly(bytes);
+    }
+
+    /// What the guest reads.
+    pub(crate) fn ear(&self) -> &Ear {
+        &self.pty().ear
+    }
+
+    /// The guest is stuck: it reads no more, until [`Guest::reads_on`].
+    pub(crate) fn stops_reading(&self) {
+        self.ear().pause();
+    }
+
+    /// The guest reads again.
+    pub(crate) fn reads_on(&self) {
+        self.ear().resume();
+    }
+
+    /// The guest prints without end, until the flood is dropped.
+    pub(crate) fn floods(&self) -> Flood {
+        Flood::into(Arc::clone(&self.pty().master))
+    }
+
+    /// The guest ends: its VMM closes the master.
+    pub(crate) fn hang_up(&mut self) {
+        self.pty = None;
+    }
+
+    /// Whether what the guest says would come back to it.
+    pub(crate) fn echoes(&self) -> bool {
+        tcgetattr(&self.pty().master).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+
+    /// Rows and columns, as the guest can ask for them.
+    pub(crate) fn size(&self) -> (u16, u16) {
+        let size = tcgetwinsize(&self.pty().master).unwrap();
+        (size.ws_row, size.ws_col)
+    }
+
+    /// Gives the console to another user.
+    pub(crate) fn chown(&self, user: u32) {
+        chown(&self.path, Some(Uid::from_raw(user)), None::<Gid>).unwrap();
+    }
+
+    fn pty(&self) -> &Pty {
+        self.pty.as_ref().expect("the guest hung up")
+    }
+}
+
+impl AsRef<OsStr> for Guest {
+    fn as_ref(&self) -> &OsStr {
+        self.path.as_os_str()
+    }
+}
+
+/// A guest that prints without end. Dropping it ends the flood.
+pub(crate) struct Flood {
+    shared: Arc<Taken>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What was taken of a flood so far.
+struct Taken {
+    bytes: AtomicU64,
+    last: Mutex<Instant>,
+    over: AtomicBool,
+}
+
+/// A flood of which nothing was taken for so long is stuck.
+const STUCK: Duration = Duration::from_millis(200);
+
+impl Flood {
+    fn into(console: Arc<OwnedFd>) -> Self {
+        let last = Mutex::new(Instant::now());
+        let taken = Taken { bytes: AtomicU64::new(0), last, over: AtomicBool::new(false) };
+        let shared = Arc::new(taken);
+        let pouring = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || pouring.pour(&console));
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// Waits until `count` bytes of it were taken.
+    #[track_caller]
+    pub(crate) fn pours(&self, count: u64) {
+        until("the flood is taken", || self.shared.bytes.load(Ordering::Relaxed) >= count);
+    }
+
+    /// Waits until nothing more of it is taken.
+    #[track_caller]
+    pub(crate) fn gets_stuck(&self) {
+        until("the flood is stuck", || self.shared.last.lock().unwrap().elapsed() > STUCK);
+    }
+}
+
+impl Taken {
+    fn pour(&self, console: &OwnedFd) {
+        let line = b"all work and no play\r\n".repeat(100);
+        while !self.over.load(Ordering::Relaxed) {
+            // Where it takes nothing more, or not all: poll would not wait once the slave is closed.
+            let Ok(count) = rustix::io::write(console, &line) else {
+                std::thread::sleep(GLANCE);
+                continue;
+            };
+            self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+            *self.last.lock().unwrap() = Instant::now();
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// A client that knows nothing of locks: it has a console open, reads it and writes to it.
+pub(crate) struct Client {
+    ear: Ear,
+    line: Arc<OwnedFd>,
+}
+
+impl Client {
+    /// Opens `console`, and reads it at once.
+    #[track_caller]
+    pub(crate) fn of(console: impl AsRef<Path>) -> Self {
+        let client = Self::asleep(console);
+        client.ear.resume();
+        client
+    }
+
+    /// Opens `console`, but reads nothing yet.
+    #[track_caller]
+    pub(crate) fn asleep(console: impl AsRef<Path>) -> Self {
+        let path = console.as_ref();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let line = Arc::new(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+        let what = format!("the client of {}", path.display());
+        let ear = Ear::asleep(Arc::clone(&line), what, Ends::AtHangUp);
+        Self { ear, line }
+    }
+
+    /// Types `bytes`: all of them were taken when this returns.
+    #[track_caller]
+    pub(crate) fn types(&self, bytes: impl AsRef<[u8]>) {
+        write_all(&self.line, bytes.as_ref(), "the console");
+    }
+
+    /// Waits until `text` was printed.
+    #[track_caller]
+    pub(crate) fn shows(&self, text: impl AsRef<[u8]>) {
+        self.ear.hears(text);
+    }
+
+    /// What it reads.
+    pub(crate) fn ear(&self) -> &Ear {
+        &self.ear
+    }
+
+    /// How many bytes wait for it to read them, as far as the kernel counts them.
+    pub(crate) fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.line).unwrap()
+    }
+
+    /// The console itself.
+    pub(crate) fn line(&self) -> &OwnedFd {
+        &self.line
+    }
+
+    /// Says how large the window is.
+    pub(crate) fn set_size(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.line, size).unwrap();
+    }
+}

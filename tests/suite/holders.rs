@@ -1,0 +1,254 @@
+//! Who has a console without any lock: found before we attach, and noticed when they come later.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::harness::{
+    Bystander, Client, Guest, Locks, Piped, Program, SOMEBODY, Terminal, Vconsole, missing,
+    not_root,
+};
+use super::locks::{attached, try_attach};
+
+#[test]
+fn a_program_that_has_it_open_without_a_lock_is_refused_by_name() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let opener = Bystander::with_open(guest.path());
+    for options in [&[][..], &["--force"], &["--locks", "off"]] {
+        let output = try_attach(&guest, &locks, options);
+        assert_eq!(output.status, 3, "{output:?}");
+        let who = format!("is open in sleep (pid {}", opener.pid());
+        assert!(output.stderr().contains(&who), "{output:?}");
+        assert!(output.stderr().contains("without a lock"), "{output:?}");
+    }
+    locks.assert_empty();
+    drop(opener);
+    assert_eq!(try_attach(&guest, &locks, &[]).status, 0);
+}
+
+#[test]
+fn a_program_that_has_it_open_for_a_moment_is_nobody() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let moment = fs::File::open(guest.path()).unwrap();
+    let mut passing = Command::new("sleep").arg("0.1").stdin(moment).spawn().unwrap();
+    let output = try_attach(&guest, &locks, &[]);
+    passing.wait().unwrap();
+    assert_eq!(output.status, 0, "{output:?}");
+}
+
+#[test]
+fn who_may_list_but_not_look_takes_nobody_for_absent() {
+    if not_root() || missing("setpriv") {
+        return;
+    }
+    // Root in a container has no CAP_SYS_PTRACE: it may list another user's descriptors, and not look
+    // where they lead.
+    let (guest, locks) = (Guest::new(), Locks::new());
+    guest.chown(SOMEBODY);
+    let script = "exec 0<\"$1\"; echo open; exec sleep 1000";
+    let theirs = Program::new("sh").args(["-c", script, "sh"]).arg(&guest);
+    let theirs = theirs.as_user(SOMEBODY, SOMEBODY).piped();
+    theirs.stdout().hears("open");
+    let attach = || {
+        Program::new("setpriv")
+            .args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"])
+            .arg(env!("CARGO_BIN_EXE_vconsole"))
+            .args(["attach", "--linger", "0"])
+            .arg(&guest)
+            .locks(&locks)
+            .output()
+    };
+    let output = attach();
+    assert!(output.stderr().contains("/proc hides from you"), "{output:?}");
+    // Its lock is older than itself, so that its number may be another's; but who can tell?
+    let lock = locks.write(&super::locks::path_name(&guest), format!("{:>10}\n", theirs.pid()));
+    let file = fs::File::options().write(true).open(&lock).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).unwrap();
+    let output = attach();
+    assert_eq!(output.status, 3, "{output:?}");
+    assert!(output.stderr().contains("may have its number by chance"), "{output:?}");
+    assert!(lock.exists());
+}
+
+#[test]
+fn force_takes_no_port_away_that_a_session_has_by_another_node() {
+    if not_root() {
+        return;
+    }
+    // Two nodes of one line on two filesystems: a container's, say. Their inodes differ, and so do
+    // their flocks.
+    let (locks, terminal) = (Locks::new(), Terminal::new());
+    let nodes = [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()];
+    let node = |place: usize, name: &str| {
+        let path = nodes[place].path().join(name);
+        let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::RUSR);
+        let line = rustix::fs::makedev(4, 40);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, line).map(|()| path)
+    };
+    let (Ok(one), Ok(other)) = (node(0, "tty40"), node(1, "foo")) else {
+        return super::harness::skip("no device node can be made here");
+    };
+    if fs::File::open(&one).is_err() || fs::File::open(&other).is_err() {
+        return super::harness::skip("there is no virtual terminal here");
+    }
+    let session = Vconsole::attach(&one).locks(&locks).on(&terminal);
+    terminal.shows("connected to");
+    let theirs = Locks::new();
+    for options in [&[][..], &["--force"]] {
+        let attach = Vconsole::attach(&other).locks(&theirs).args(["--linger", "0"]);
+        let output = attach.args(options).output();
+        assert_eq!(output.status, 3, "{output:?}");
+        assert!(output.stderr().contains("vconsole"), "{output:?}");
+    }
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+}
+
+#[test]
+fn a_name_makes_no_vconsole() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let directory = tempfile::tempdir().unwrap();
+    let cat = directory.path().join("vconsole");
+    assert!(Command::new("cp").arg("/bin/cat").arg(&cat).status().unwrap().success());
+    let cat = Program::new(&cat).arg(&guest).piped();
+    guest.say("hello");
+    cat.stdout().hears("hello");
+    let output = try_attach(&guest, &locks, &[]);
+    assert_eq!(output.status, 3, "{output:?}");
+}
+
+#[test]
+fn a_vconsole_on_whose_terminal_we_would_sit_is_a_holder() {
+    // A session of another console, with ours as its input and output.
+    let (guest, other, locks) = (Guest::new(), Guest::new(), Locks::new());
+    let line = fs::File::options().read(true).write(true).open(guest.path()).unwrap();
+    let copy = line.try_clone().unwrap();
+    let mut session = Command::new(env!("CARGO_BIN_EXE_vconsole"))
+        .args(["attach", "--quiet", "--lock-dir"])
+        .arg(locks.path())
+        .arg(other.path())
+        .stdin(line)
+        .stdout(copy)
+        .spawn()
+        .unwrap();
+    other.say("hello");
+    guest.hears("hello");
+    let output = try_attach(&guest, &locks, &[]);
+    session.kill().unwrap();
+    session.wait().unwrap();
+    assert_eq!(output.status, 3, "{output:?}");
+    assert!(output.stderr().contains("is open in vconsole"), "{output:?}");
+}
+
+#[test]
+fn who_has_the_master_is_the_other_end_and_no_client() {
+    // The guest is in this very process, which opens the slave as well: many who offer a PTY do.
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let _line = Client::asleep(guest.path());
+    assert_eq!(try_attach(&guest, &locks, &[]).status, 0);
+}
+
+#[test]
+fn who_opens_it_later_is_told_of_within_a_second() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    let session = attached(&guest, &locks, &terminal);
+    let start = Instant::now();
+    let opener = Bystander::with_open(guest.path());
+    terminal.shows(format!("sleep (pid {}, root) has opened the console as well", opener.pid()));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // Once is enough, and the next one is another matter.
+    terminal.clear();
+    let next = Bystander::with_open(guest.path());
+    terminal.shows(format!("sleep (pid {}", next.pid()));
+    assert!(!terminal.screen_so_far().contains(&format!("pid {}", opener.pid())));
+    guest.say("still relayed");
+    terminal.shows("still relayed");
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+}
+
+#[test]
+fn an_intruder_that_proc_hides_is_told_of_all_the_same() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    guest.chown(SOMEBODY);
+    let session = Vconsole::attach(&guest).locks(&locks).as_user(SOMEBODY, SOMEBODY).on(&terminal);
+    terminal.shows("connected to");
+    let _opener = Bystander::with_open(guest.path());
+    terminal.shows("somebody whom /proc hides from you has opened the console as well");
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+}
+
+#[test]
+fn who_only_looks_in_is_not_told_of() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    let session = attached(&guest, &locks, &terminal);
+    for _ in 0..20 {
+        drop(fs::File::open(guest.path()).unwrap());
+    }
+    let refused = try_attach(&guest, &locks, &["--locks", "off"]);
+    assert_eq!(refused.status, 3);
+    // Whoever stays is told of after them, and so is the proof that they were looked at.
+    let _opener = Bystander::with_open(guest.path());
+    terminal.shows("sleep (pid ");
+    assert_eq!(terminal.screen_so_far().matches("has opened the console").count(), 1);
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+}
+
+/// A container of sorts: it has a devpts instance of its own, and a shell on the PTY with this number
+/// there. Everything in it ends with its first process.
+#[track_caller]
+fn container_with_a_shell_on(number: &str) -> Piped {
+    let script = r#"
+        mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts /dev/pts || exit
+        mount --bind /dev/pts/ptmx /dev/ptmx || exit
+        count() { ls /dev/pts | grep -c '^[0-9]'; }
+        while [ "$(count)" -lt "$1" ]; do
+            before=$(count); sleep 1000 <>/dev/ptmx >/dev/null 2>&1 &
+            while [ "$(count)" = "$before" ]; do sleep 0.01; done
+        done
+        exec script -qec 'tty; read -r _' /dev/null"#;
+    let container = Program::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", script, "sh", number])
+        .piped();
+    container.stdout().hears(format!("/dev/pts/{number}\r\n"));
+    container
+}
+
+#[test]
+fn a_shell_on_a_pty_of_the_same_name_elsewhere_makes_it_no_login_terminal() {
+    if not_root() || missing("unshare") || missing("script") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let container = container_with_a_shell_on(&super::locks::number(&guest));
+    let output = try_attach(&guest, &locks, &[]);
+    drop(container);
+    assert_eq!(output.status, 0, "{output:?}");
+}
+
+#[test]
+fn a_client_without_a_terminal_is_a_holder_and_no_login() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    // It opens the console without O_NOCTTY, and so has it as its controlling terminal by accident.
+    let script = "exec 7<>\"$1\"; echo open; read -r _";
+    let mut client = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
+    client.stdout().hears("open");
+    let output = try_attach(&guest, &locks, &[]);
+    assert_eq!(output.status, 3, "{output:?}");
+    assert!(
+        output.stderr().contains(&format!("is open in sh (pid {}", client.pid())),
+        "{output:?}"
+    );
+    client.closes_stdin();
+}

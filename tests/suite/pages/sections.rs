@@ -1,0 +1,220 @@
+//! What the man pages say beside what the command line's definition knows.
+
+mod status;
+
+/// A part of a section.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    /// A paragraph.
+    Text(&'static str),
+    /// A term, and what it means.
+    Item(&'static str, &'static str),
+    /// Lines as they are typed or seen.
+    Example(&'static str),
+}
+
+use Part::{Example, Item, Text};
+
+type Section = (&'static str, &'static [Part]);
+
+/// The sections that the page called `name` has behind its options.
+pub(crate) fn of(name: &str) -> &'static [Section] {
+    match name {
+        "vconsole" => PROGRAM,
+        "vconsole-attach" => ATTACH,
+        "vconsole-status" => status::SECTIONS,
+        "vconsole-host" => HOST,
+        other => panic!("nobody wrote the sections of {other}"),
+    }
+}
+
+const LOCK_DIRECTORY: Part = Item(
+    "/var/lock, else /run/lock",
+    "The system's lock directory, unless --lock-dir names another. A directory lockdev in it is used as well.",
+);
+
+const LOCK_DIR_VARIABLE: Part = Item("VCONSOLE_LOCK_DIR", "The default of --lock-dir.");
+
+const TIME_ZONE: Part = Item("TZ", "The time zone in which times are shown.");
+
+const PROGRAM: &[Section] = &[
+    (
+        "EXIT STATUS",
+        &[
+            Item("0", "Done: detached, or the input ended as asked."),
+            Item("1", "Something failed."),
+            Item("2", "Wrong usage."),
+            Item("3", "Busy: somebody has the console. Nothing was touched."),
+            Item("5", "The console hung up."),
+            Item("6", "No such console, not a console, or not permitted."),
+            Item("101", "A bug (panic), after cleaning up."),
+            Item("124", "A time limit passed."),
+            Item(
+                "128+N",
+                "Ended by signal N, after cleaning up: 141 when the reader of stdout left, 129 when the terminal vanished.",
+            ),
+        ],
+    ),
+    ("FILES", &[LOCK_DIRECTORY]),
+    (
+        "ENVIRONMENT",
+        &[Item("VCONSOLE_LOCKS", "The default of --locks."), LOCK_DIR_VARIABLE, TIME_ZONE],
+    ),
+    (
+        "EXAMPLES",
+        &[
+            Text(
+                "Try it without a virtual machine: a shell as a console, and this terminal attached to it.",
+            ),
+            Example("vconsole host --attach"),
+            Text("Attach to the console of a libvirt domain, and see who has it."),
+            Example(
+                "vconsole attach \"$(virsh ttyconsole DOMAIN)\"\nvconsole status \"$(virsh ttyconsole DOMAIN)\"",
+            ),
+        ],
+    ),
+    (
+        "SEE ALSO",
+        &[Text(
+            "vconsole-attach(1), vconsole-status(1), vconsole-host(1), pty(7), flock(2), virsh(1)",
+        )],
+    ),
+];
+
+const ATTACH: &[Section] = &[
+    (
+        "ESCAPE KEY",
+        &[
+            Text(
+                "Where standard input is a terminal, the escape key (^] unless --escape says otherwise) begins a command to vconsole. It works anywhere in the input. Holding Ctrl down for the second key as well makes no difference.",
+            ),
+            Item(". or q", "Detach."),
+            Item("?", "Show help."),
+            Item("s", "Show the state of the session."),
+            Item("b", "Send a break. A PTY carries none."),
+            Item("the escape key", "Send the escape key itself."),
+        ],
+    ),
+    (
+        "LOCKS",
+        &[
+            Text(
+                "A console is claimed under the conventions of all programs that know one: lock files named after its path as minicom, as UUCP (cu, C-Kermit) and as libvirt do, and after its device numbers as SVR4 does, flock(2) on the open device as picocom and tio do, and the exclusive flag (TIOCEXCL) that keeps out whoever looks at no lock, but root. A symlinked console has the names of the link and of its target. \"connected\" is said only when all is held.",
+            ),
+            Item("a dead lock", "Its process is gone. It is removed, and a line says so."),
+            Item(
+                "a suspect lock",
+                "Nobody can vouch for it: it is empty, garbage, unreadable or no regular file, or its process may live in another pid namespace. Refused with status 3; --force breaks it.",
+            ),
+            Item(
+                "a live lock",
+                "A running program holds it. Refused with status 3, also with --force.",
+            ),
+            Item(
+                "a program without any lock",
+                "It has the console open for longer than a moment. Refused with status 3. Who comes later, which only root can, is told of within a second.",
+            ),
+            Item(
+                "the exclusive flag, and nobody in sight",
+                "The flag outlives a program that was killed, for as long as anything, such as the virtual machine, has the line open. Refused with status 3; root's --force clears it.",
+            ),
+            Text(
+                "A helper process, vconsole-guard, lives as long as the session: should the session be killed, it gives the terminal, the flag and the lock files back.",
+            ),
+            Text(
+                "Session mode: with --locks auto, an ordinary user who may not write to the lock directory, or where there is none, goes on without lock files after checking them all. flock(2) still keeps others out. In a sticky directory another user's dead lock cannot be removed: that one name is done without.",
+            ),
+            Text(
+                "The last part of a path is a lock's name under the convention of UUCP, and two devices can share it. A holder that has another device of that name open, and not this one, is not in the way.",
+            ),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            Item("0", "Detached, or the input ended and the console was quiet as asked."),
+            Item("1", "Something failed."),
+            Item("2", "Wrong usage."),
+            Item("3", "Busy: somebody has the console. Nothing was touched."),
+            Item("5", "The console hung up. All that was read from it was written."),
+            Item("6", "No such console, not a console, or not permitted."),
+            Item("101", "A bug (panic), after cleaning up."),
+            Item("124", "The time of --linger-max passed."),
+            Item(
+                "128+N",
+                "Ended by signal N, after cleaning up: 141 when the reader of stdout left, 129 when the terminal vanished.",
+            ),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            LOCK_DIRECTORY,
+            Item(
+                "LCK..pts_5, LCK..5, LCK.._pts_5, LK.000.136.005",
+                "The lock files of /dev/pts/5. Each holds the process number as ten characters and a newline.",
+            ),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[Item("VCONSOLE_LOCKS", "The default of --locks."), LOCK_DIR_VARIABLE, TIME_ZONE],
+    ),
+    (
+        "EXAMPLES",
+        &[
+            Text("Attach, with ^A as the escape key:"),
+            Example("vconsole attach --escape ^A /dev/pts/5"),
+            Text("Ask a guest something in a script, and get its answer:"),
+            Example("printf 'uptime\\r' | vconsole attach --quiet /dev/pts/5 > answer"),
+            Text("Log a console until it hangs up, typing nothing:"),
+            Example("vconsole attach --linger forever /dev/ttyS0 < /dev/null >> console.log"),
+        ],
+    ),
+    (
+        "NOTES",
+        &[
+            Text(
+                "Opening a serial port may raise DTR and RTS, which no program can avoid; vconsole does not open it before the lock files say that it is free. Speed and parity stay as stty(1) set them. Closing a port that does not take its output can take as long as its driver waits (30 s by default).",
+            ),
+            Text(
+                "The console is left raw, without echo: to bring echo back would feed a guest its own output.",
+            ),
+        ],
+    ),
+    (
+        "SEE ALSO",
+        &[Text("vconsole(1), vconsole-status(1), vconsole-host(1), stty(1), flock(2), pty(7)")],
+    ),
+];
+
+const HOST: &[Section] = &[
+    (
+        "OUTPUT",
+        &[Text(
+            "The path of the PTY, on a line of its own. What the command prints while nobody is attached is kept, up to 64 KiB, and delivered to who attaches next; older output is dropped, and a line says how much. When the command ends, the console stays until an attached reader has taken everything, but 5 s at most.",
+        )],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            Item("N", "The status of COMMAND."),
+            Item("126, 127", "COMMAND cannot be run, or was not found."),
+            Item("128+N", "Signal N ended COMMAND, or host."),
+            Item("1, 2", "host itself failed, or wrong usage."),
+            Text("With --attach and COMMAND still running: the status of attach."),
+        ],
+    ),
+    ("FILES", &[Item("/dev/pts/N", "The console. It belongs to its user, mode 0600.")]),
+    ("ENVIRONMENT", &[Item("SHELL", "What is run without COMMAND.")]),
+    (
+        "EXAMPLES",
+        &[
+            Text("A shell as a console, with this terminal attached to it:"),
+            Example("vconsole host --attach"),
+            Text("A program's console, under a name that stays the same:"),
+            Example("vconsole host --link /tmp/vm0 -- ./simulator &\nvconsole attach /tmp/vm0"),
+        ],
+    ),
+    ("SEE ALSO", &[Text("vconsole(1), vconsole-attach(1), vconsole-status(1), pty(7)")]),
+];
