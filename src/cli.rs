@@ -78,6 +78,11 @@ pub struct Attach {
     #[arg(short, long)]
     pub force: bool,
 
+    /// Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those
+    /// who wait are served in the order of their coming
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
+    pub wait: Option<Option<Duration>>,
+
     /// The key that begins a command to vconsole: ^] or any other ^X, or none
     #[arg(short, long, value_name = "KEY", default_value = "^]", allow_hyphen_values = true)]
     pub escape: EscapeKey,

@@ -78,6 +78,12 @@ impl Guard {
         }
     }
 
+    /// No guard: for who only looks.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(None)
+    }
+
     fn new(running: Option<Running>) -> Self {
         Self { was_up: Cell::new(running.is_some()), running: RefCell::new(running) }
     }

@@ -1,5 +1,6 @@
 //! `vconsole attach`: one console, one driver.
 
+mod wait;
 mod watch;
 
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,7 @@ use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
 use crate::relay::{self, Ending, Notices, Settings, Signals, Watcher};
 use crate::terminal::{self, RawMode};
+use wait::{Wait, Waited};
 use watch::{GuardWatch, IntruderWatch};
 
 /// How long the last words may take on a terminal that takes none.
@@ -34,15 +36,15 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     let target = Target::find(&options.console)?;
     let openers = Openers::of(target.device());
     target.check_that_it_may_be_driven(&openers)?;
-    let guard = start_guard(&mut notices);
-    let request = Request {
-        target: &target,
-        mode: options.locks.mode,
-        place: &options.locks.place.directory,
-        force: options.force,
-        guard: &guard,
+    let (claim, guard) = match options.wait {
+        None => claim_now(options, &target, &openers, &mut notices)?,
+        Some(limit) => {
+            match Wait::new(options, &target, limit, &mut notices, &mut signals)?.run()? {
+                Waited::Claimed(claim, guard) => (*claim, guard),
+                Waited::Ended(status) => return Ok(status),
+            }
+        }
     };
-    let claim = Claim::acquire(&request, &openers)?;
     if let Some(signal) = signals.ending() {
         return Ok(ExitStatus::Signal(signal));
     }
@@ -86,6 +88,23 @@ fn drive(
     guard_watch.see_that_it_is_up(notices);
     let watchers: [&mut dyn Watcher; 2] = [&mut guard_watch, &mut intruder_watch];
     Ok(relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings)?)
+}
+
+/// Claims the console, with a guard that knows what is done.
+fn claim_now(
+    options: &cli::Attach,
+    target: &Target,
+    openers: &Openers,
+    notices: &mut Notices,
+) -> anyhow::Result<(Claim, Guard)> {
+    let guard = start_guard(notices);
+    let claim = Claim::acquire(&request(options, target, &guard), openers)?;
+    Ok((claim, guard))
+}
+
+fn request<'a>(options: &'a cli::Attach, target: &'a Target, guard: &'a Guard) -> Request<'a> {
+    let (mode, place) = (options.locks.mode, &options.locks.place.directory);
+    Request { target, mode, place, force: options.force, guard }
 }
 
 fn start_guard(notices: &mut Notices) -> Guard {

@@ -78,7 +78,7 @@ pub enum NotAConsole {
         mode: u32,
     },
     /// It was replaced between looking at it and opening it.
-    #[error("{name} became another device while it was being opened")]
+    #[error("{name} became another device meanwhile")]
     Replaced {
         /// The name, safe to show.
         name: String,
@@ -199,6 +199,12 @@ impl Target {
         let mut names: Vec<PathBuf> = new.collect();
         names.append(&mut self.names);
         self.names = names;
+    }
+
+    /// When its node was made or last changed (`st_ctime`), in seconds and nanoseconds.
+    #[must_use]
+    pub fn changed(&self) -> (i64, i64) {
+        self.changed
     }
 
     /// What tells it from all others.

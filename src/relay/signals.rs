@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use signal_hook::consts::{SIGCONT, SIGTSTP, SIGWINCH};
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::signals::{Delivery, ENDING, deliver};
 
@@ -41,6 +42,16 @@ impl Signals {
     pub fn ending(&mut self) -> Option<i32> {
         self.look();
         self.arrived.ending
+    }
+
+    /// Obeys what has come, for who has nothing to give back before it is stopped. Gives the signal that
+    /// asks us to end, if one has come.
+    pub fn obey(&mut self) -> io::Result<Option<i32>> {
+        self.look();
+        if std::mem::take(&mut self.arrived.stop) {
+            emulate_default_handler(SIGTSTP)?;
+        }
+        Ok(self.ending())
     }
 
     /// What has come since the last time.

@@ -32,4 +32,5 @@ mod status_holders;
 mod status_table;
 mod status_watch;
 mod suspects;
+mod wait;
 mod ways_out;

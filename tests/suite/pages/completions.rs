@@ -100,7 +100,7 @@ fn zsh() -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in generated(Shell::Zsh).lines() {
         // Its value comes behind an equals sign, or not at all.
-        let line = line.replace("'--watch=[", "'--watch=-[");
+        let line = line.replace("'--watch=[", "'--watch=-[").replace("'--wait=[", "'--wait=-[");
         let console = line.starts_with("':console -- ") || line.starts_with("'*::consoles -- ");
         let line = if console { replaced(&line, ":_files'", ":_vconsole_console'") } else { line };
         lines.push(line);
@@ -137,9 +137,13 @@ end
     let using = format!("__fish_vconsole_using_subcommand {}", COMMANDS.join(" "));
     let console =
         format!("complete -c vconsole -n \"{using}\" -f -a \"(__fish_vconsole_console)\"\n");
-    // The value of --watch is never the next word.
+    // The values of --watch and --wait are never the next word.
     let watch = |line: &str| {
-        if line.contains(" -l watch ") { replaced(line, "' -r", "'") } else { line.to_owned() }
+        if line.contains(" -l watch ") || line.contains(" -l wait ") {
+            replaced(line, "' -r", "'")
+        } else {
+            line.to_owned()
+        }
     };
     let script: String = generated(Shell::Fish).lines().map(|line| watch(line) + "\n").collect();
     let (functions, completions) = script.split_once("\ncomplete ").unwrap();

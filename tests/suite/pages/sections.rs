@@ -139,7 +139,7 @@ const ATTACH: &[Section] = &[
             Item("5", "The console hung up. All that was read from it was written."),
             Item("6", "No such console, not a console, or not permitted."),
             Item("101", "A bug (panic), after cleaning up."),
-            Item("124", "The time of --linger-max passed."),
+            Item("124", "The time of --linger-max or --wait passed."),
             Item(
                 "128+N",
                 "Ended by signal N, after cleaning up: 141 when the reader of stdout left, 129 when the terminal vanished.",

@@ -1,0 +1,251 @@
+//! `attach --wait`: sleeping until the console is free.
+//!
+//! Whatever wakes us, we only look, which touches nothing; a claim is tried when nobody can be seen in
+//! the way and nobody came before us.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use signal_hook::consts::SIGTSTP;
+use signal_hook::low_level::emulate_default_handler;
+
+use super::{claim_now, request};
+use crate::claim::guard::Guard;
+use crate::claim::{Claim, LockPlace, Place, Refusal};
+use crate::cli;
+use crate::console::{NotAConsole, Target};
+use crate::exit_status::ExitStatus;
+use crate::process::{Openers, Process};
+use crate::relay::{Notices, Signals};
+use crate::terminal;
+
+/// How the waiting ended.
+pub(super) enum Waited {
+    /// The console is ours.
+    Claimed(Box<Claim>, Guard),
+    /// Otherwise.
+    Ended(ExitStatus),
+}
+
+/// When to look though nothing woke us: first, and at the longest. It is for what neither inotify nor
+/// a pidfd shows: an exclusive flag, and holders that `/proc` hides.
+const BETWEEN_LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// For so long a free console is left to those ahead: one of them may be stopped. Each further one
+/// ahead adds a little, so that the rest keep their order.
+const COURTESY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
+
+/// No more often than so, whatever wakes us.
+const REST: Duration = Duration::from_millis(50);
+
+/// Waits for one console.
+pub(super) struct Wait<'a> {
+    options: &'a cli::Attach,
+    target: &'a Target,
+    notices: &'a mut Notices,
+    signals: &'a mut Signals,
+    deadline: Option<Instant>,
+    place: Place,
+    events: Option<OwnedFd>,
+    /// Those who are in the way, by their pidfds.
+    holders: Vec<OwnedFd>,
+    said: String,
+    free_since: Option<Instant>,
+    pause: Duration,
+}
+
+impl<'a> Wait<'a> {
+    pub(super) fn new(
+        options: &'a cli::Attach,
+        target: &'a Target,
+        limit: Option<Duration>,
+        notices: &'a mut Notices,
+        signals: &'a mut Signals,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            options,
+            target,
+            notices,
+            signals,
+            deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
+            place: Place::take(target).context("cannot take a place in the queue")?,
+            events: watch(options, target).ok(),
+            holders: Vec::new(),
+            said: String::new(),
+            free_since: None,
+            pause: BETWEEN_LOOKS.0,
+        })
+    }
+
+    /// Waits until the console is ours, or there is a reason to end.
+    pub(super) fn run(mut self) -> anyhow::Result<Waited> {
+        loop {
+            if let Some(signal) = self.signals.obey()? {
+                return Ok(Waited::Ended(ExitStatus::Signal(signal)));
+            }
+            let openers = self.find_again()?;
+            let ahead = self.place.look();
+            match self.attempt(&openers, ahead) {
+                Ok(Some((claim, guard))) => return Ok(Waited::Claimed(Box::new(claim), guard)),
+                Ok(None) => {}
+                Err(error) => match error.downcast::<Refusal>() {
+                    Ok(refusal) if refusal.is_busy() => self.wait_for(&refusal, ahead),
+                    Ok(refusal) => return Err(refusal.into()),
+                    Err(error) => return Err(error),
+                },
+            }
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.notices.answer(format_args!("the time limit passed, {} is busy", self.target));
+                return Ok(Waited::Ended(ExitStatus::TimeLimit));
+            }
+            self.sleep(ahead)?;
+        }
+    }
+
+    /// It must still be the same device: its path can be another's by now.
+    fn find_again(&self) -> Result<Openers, NotAConsole> {
+        let now = Target::find(&self.options.console)?;
+        if now.device() != self.target.device() || now.changed() != self.target.changed() {
+            return Err(NotAConsole::Replaced { name: self.target.to_string() });
+        }
+        let openers = Openers::of(now.device());
+        now.check_that_it_may_be_driven(&openers)?;
+        Ok(openers)
+    }
+
+    /// Claims the console if nobody is in the way, and nobody ahead wants it.
+    fn attempt(
+        &mut self,
+        openers: &Openers,
+        ahead: usize,
+    ) -> anyhow::Result<Option<(Claim, Guard)>> {
+        // What --force would break or evict is for the claim to judge.
+        if !(self.options.force && ahead == 0) {
+            request(self.options, self.target, &Guard::none()).look(openers)?;
+        }
+        let free_since = *self.free_since.get_or_insert_with(Instant::now);
+        if free_since.elapsed() < courtesy(ahead) {
+            return Ok(None);
+        }
+        if !terminal::in_foreground() {
+            // A claim in the background would be that of a stopped process: its user has to come first.
+            self.notices.say(format_args!("{} is free: use fg", self.target));
+            emulate_default_handler(SIGTSTP)?;
+            return Ok(None);
+        }
+        let claimed = claim_now(self.options, self.target, openers, self.notices);
+        // What our own attempt did to the locks is no news.
+        self.forget_events();
+        claimed.map(Some)
+    }
+
+    /// Says who is in the way, if that is new, and watches for their end.
+    fn wait_for(&mut self, refusal: &Refusal, ahead: usize) {
+        self.free_since = None;
+        let in_the_way = in_the_way(refusal);
+        if in_the_way != self.said {
+            let others = if ahead > 0 { format!(", {ahead} ahead of you") } else { String::new() };
+            self.notices.say(format_args!("waiting for {}: {in_the_way}{others}", self.target));
+            self.said = in_the_way;
+            self.pause = BETWEEN_LOOKS.0;
+        }
+        let pidfds = holders(refusal)
+            .into_iter()
+            .filter_map(|holder| pidfd_open(Pid::from_raw(holder.pid)?, PidfdFlags::empty()).ok());
+        // One that has ended and is still in the way would wake us for ever.
+        self.holders = pidfds.filter(|pidfd| !is_ready(pidfd)).collect();
+    }
+
+    /// Sleeps until something may have changed.
+    fn sleep(&mut self, ahead: usize) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let mut until = start + self.pause;
+        until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        until = self.free_since.map_or(until, |since| until.min(since + courtesy(ahead).max(REST)));
+        let woken = self.poll(until, true)?;
+        self.pause = if woken { BETWEEN_LOOKS.0 } else { (self.pause * 2).min(BETWEEN_LOOKS.1) };
+        self.poll((start + REST).min(until), false)?;
+        self.forget_events();
+        Ok(())
+    }
+
+    /// Waits for news, or for a signal alone. Tells whether anything came.
+    fn poll(&self, until: Instant, news: bool) -> anyhow::Result<bool> {
+        let mut fds = vec![PollFd::new(&*self.signals, PollFlags::IN)];
+        if news {
+            let others = self.events.iter().chain(&self.holders).map(|fd| fd.as_fd());
+            let others = others.chain(self.place.wire());
+            fds.extend(others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 5, tv_nsec: 0 });
+        match poll(&mut fds, Some(&left)) {
+            Ok(count) => Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => Ok(true),
+            Err(error) => Err(anyhow::Error::new(error).context("cannot wait")),
+        }
+    }
+
+    fn forget_events(&self) {
+        let Some(events) = &self.events else { return };
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(events, &mut space);
+        while let Ok(event) = reader.next() {
+            let _: ReadFlags = event.events();
+        }
+    }
+}
+
+/// Watches what is done to the console and to names in the lock directory.
+fn watch(options: &cli::Attach, target: &Target) -> io::Result<OwnedFd> {
+    let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let closed = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::DELETE_SELF;
+    let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
+    let places = match &options.locks.place.directory {
+        LockPlace::Directory(path) => vec![path.clone()],
+        LockPlace::Auto => ["/var/lock", "/run/lock"].map(Into::into).into(),
+    };
+    // What cannot be watched is looked at from time to time.
+    let _ = inotify::add_watch(&events, target.path(), closed);
+    for place in places {
+        let _ = inotify::add_watch(&events, place.join("lockdev"), gone);
+        let _ = inotify::add_watch(&events, place, gone);
+    }
+    Ok(events)
+}
+
+fn courtesy(ahead: usize) -> Duration {
+    let further = u32::try_from(ahead.saturating_sub(1)).unwrap_or(u32::MAX);
+    if ahead == 0 { Duration::ZERO } else { COURTESY.0 + COURTESY.1.saturating_mul(further) }
+}
+
+fn is_ready(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0)
+}
+
+fn holders(refusal: &Refusal) -> Vec<&Process> {
+    match refusal {
+        Refusal::Held { holder, .. } => vec![holder],
+        Refusal::Flock { by, .. } | Refusal::Open { by, .. } | Refusal::Exclusive { by, .. } => {
+            by.0.iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn in_the_way(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Held { holder, .. } => format!("held by {holder}"),
+        Refusal::Flock { by, .. } => format!("locked with flock by {by}"),
+        Refusal::Open { by, .. } => format!("open in {by}"),
+        Refusal::Exclusive { by, .. } => format!("it has the exclusive flag of {by}"),
+        other => other.to_string(),
+    }
+}
