@@ -46,12 +46,20 @@ _vconsole() {
             return 0
             ;;
         vconsole__subcmd__attach)
-            opts="-f -e -q -h --force --escape --linger --linger-max --quiet --locks --lock-dir --help"
+            opts="-f -w -e -q -h --force --wait --escape --linger --linger-max --quiet --locks --lock-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --escape)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -27,6 +27,8 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand host 'Run a command and offer it as a console on a new PTY'
         }
         &'vconsole;attach'= {
+            cand -w 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
+            cand --wait 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
             cand -e 'The key that begins a command to vconsole: ^] or any other ^X, or none'
             cand --escape 'The key that begins a command to vconsole: ^] or any other ^X, or none'
             cand --linger 'After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet'
