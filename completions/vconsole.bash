@@ -46,12 +46,16 @@ _vconsole() {
             return 0
             ;;
         vconsole__subcmd__attach)
-            opts="-f -w -e -q -h --force --wait --escape --linger --linger-max --quiet --locks --lock-dir --help"
+            opts="-f -w -e -q -h --force --reason --wait --escape --linger --linger-max --quiet --locks --lock-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --wait)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -146,7 +150,7 @@ _vconsole_console() {
     _vconsole "$@"
     case "${COMP_WORDS[1]}" in attach|status) ;; *) return 0 ;; esac
     [[ ${COMP_CWORD} -ge 2 && $2 != -* ]] || return 0
-    case "$3" in --escape|--linger|--linger-max|--lock-dir|--locks|-e|=) return 0 ;; esac
+    case "$3" in --escape|--linger|--linger-max|--lock-dir|--locks|--reason|-e|=) return 0 ;; esac
     COMPREPLY=()
     while IFS= read -r console; do
         [[ ${console} == "$2"* ]] && COMPREPLY+=("${console}")

@@ -27,6 +27,7 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand host 'Run a command and offer it as a console on a new PTY'
         }
         &'vconsole;attach'= {
+            cand --reason 'Why: recorded in the system''s log with the rest'
             cand -w 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
             cand --wait 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
             cand -e 'The key that begins a command to vconsole: ^] or any other ^X, or none'

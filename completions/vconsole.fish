@@ -40,6 +40,7 @@ complete -c vconsole -n "__fish_vconsole_needs_command" -s V -l version -d 'Prin
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "attach" -d 'Attach to a console: take it for yourself alone, and relay it to this terminal'
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "status" -d 'Show who has which console, without touching any'
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "host" -d 'Run a command and offer it as a console on a new PTY'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l reason -d 'Why: recorded in the system\'s log with the rest' -r
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s w -l wait -d 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s e -l escape -d 'The key that begins a command to vconsole: ^] or any other ^X, or none' -r
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger -d 'After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet' -r

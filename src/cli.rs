@@ -78,6 +78,10 @@ pub struct Attach {
     #[arg(short, long)]
     pub force: bool,
 
+    /// Why: recorded in the system's log with the rest
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+
     /// Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those
     /// who wait are served in the order of their coming
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]

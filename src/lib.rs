@@ -9,6 +9,8 @@
 
 // `forbid` stands on every module but one: a module cannot lift it again.
 #[forbid(unsafe_code)]
+pub mod audit;
+#[forbid(unsafe_code)]
 pub mod claim;
 #[forbid(unsafe_code)]
 pub mod cli;

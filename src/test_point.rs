@@ -16,3 +16,10 @@ pub fn reached(point: &str) {
     #[cfg(not(feature = "test-points"))]
     let _ = point;
 }
+
+/// What a test wants instead of a fixed value: the environment variable `name`, where the feature
+/// `test-points` is on. Nothing in any other build.
+#[must_use]
+pub fn value(name: &str) -> Option<std::ffi::OsString> {
+    if cfg!(feature = "test-points") { std::env::var_os(name) } else { None }
+}

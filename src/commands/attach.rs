@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 
+use crate::audit::{self, Event};
 use crate::claim::guard::Guard;
 use crate::claim::{Claim, Request};
 use crate::cli;
@@ -36,15 +37,17 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     let target = Target::find(&options.console)?;
     let openers = Openers::of(target.device());
     target.check_that_it_may_be_driven(&openers)?;
-    let (claim, guard) = match options.wait {
-        None => claim_now(options, &target, &openers, &mut notices)?,
-        Some(limit) => {
-            match Wait::new(options, &target, limit, &mut notices, &mut signals)?.run()? {
-                Waited::Claimed(claim, guard) => (*claim, guard),
-                Waited::Ended(status) => return Ok(status),
-            }
-        }
+    let waited = gain(options, &target, &openers, &mut notices, &mut signals);
+    if let Err(error) = &waited {
+        audit::record(&target.to_string(), &Event::Refused { why: &error.to_string() });
+    }
+    let (claim, guard) = match waited? {
+        Waited::Claimed(claim, guard) => (*claim, guard),
+        Waited::Ended(status) => return Ok(status),
     };
+    let how = if options.force { "force" } else { options.wait.map_or("plain", |_| "wait") };
+    let reason = options.reason.as_deref();
+    audit::record(&target.to_string(), &Event::Attached { how, reason });
     if let Some(signal) = signals.ending() {
         return Ok(ExitStatus::Signal(signal));
     }
@@ -52,6 +55,11 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     let ended = drive(options, &target, claim, &guard, &mut notices, &mut signals);
 
     drop(guard);
+    let why = match &ended {
+        Ok(ending) => last_words(*ending, &target),
+        Err(error) => error.to_string(),
+    };
+    audit::record(&target.to_string(), &Event::Ended { why: &why });
     if let Ok(ending) = &ended {
         notices.say(last_words(*ending, &target));
     }
@@ -88,6 +96,21 @@ fn drive(
     guard_watch.see_that_it_is_up(notices);
     let watchers: [&mut dyn Watcher; 2] = [&mut guard_watch, &mut intruder_watch];
     Ok(relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings)?)
+}
+
+/// Claims the console: now, or when its user is content to wait, as soon as it is free.
+fn gain(
+    options: &cli::Attach,
+    target: &Target,
+    openers: &Openers,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Waited> {
+    if let Some(limit) = options.wait {
+        return Wait::new(options, target, limit, notices, signals)?.run();
+    }
+    let (claim, guard) = claim_now(options, target, openers, notices)?;
+    Ok(Waited::Claimed(Box::new(claim), guard))
 }
 
 /// Claims the console, with a guard that knows what is done.

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod audit;
 mod completions;
 mod escape;
 mod guard;
