@@ -3,7 +3,7 @@
 //! Not by syslog(3): it waits for a log that takes nothing, and its socket's path is fixed. A datagram
 //! is all there is to it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
 
@@ -130,12 +130,12 @@ fn who() -> String {
     let user = user.map_or_else(|| uid.to_string(), |user| user.name);
     let mut who = format!("user={} uid={uid}", Value(&user));
     if let Some(terminal) = Process::shown(Process::own_pid()).and_then(|own| own.terminal_name()) {
-        who += &format!(" tty={}", Value(&terminal));
+        let _ = write!(who, " tty={}", Value(&terminal));
     }
     // The user can make it say anything, and so it proves nothing: a hint where to ask.
     let ssh = std::env::var_os("SSH_CONNECTION").unwrap_or_default();
     if let Some(host) = ssh.to_string_lossy().split_ascii_whitespace().next() {
-        who += &format!(" ssh={}", Value(host));
+        let _ = write!(who, " ssh={}", Value(host));
     }
     who
 }
