@@ -27,7 +27,7 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand host 'Run a command and offer it as a console on a new PTY'
         }
         &'vconsole;attach'= {
-            cand --reason 'Why: recorded in the system''s log with the rest'
+            cand --reason 'Why: told to the user of the vconsole that is taken over, and recorded in the system''s log'
             cand -w 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
             cand --wait 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
             cand -e 'The key that begins a command to vconsole: ^] or any other ^X, or none'
@@ -36,8 +36,8 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand --linger-max 'Leave at the latest so long after the end of input, with exit status 124'
             cand --locks 'What to do about lock files: `auto` takes them, and where an ordinary user may not write to the lock directory checks them; `require` insists on taking them; `check` only ever checks them; `off` does without'
             cand --lock-dir 'The lock directory, or `auto`: the system''s (/var/lock, else /run/lock). A directory named lockdev in it is used as well'
-            cand -f 'Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive flag that somebody left behind. A live program that holds it is named and left alone'
-            cand --force 'Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive flag that somebody left behind. A live program that holds it is named and left alone'
+            cand -f 'Take the console over: from a vconsole that drives it (your own, or as root anybody''s; its user is told who came), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind. Another live program that holds it is named and left alone'
+            cand --force 'Take the console over: from a vconsole that drives it (your own, or as root anybody''s; its user is told who came), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind. Another live program that holds it is named and left alone'
             cand -q 'No notices, only errors'
             cand --quiet 'No notices, only errors'
             cand -h 'Print help (see more with ''--help'')'

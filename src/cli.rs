@@ -52,8 +52,8 @@ const AFTER_ATTACH: &str = "\
 After the escape key: . or q detaches, ? shows help, s the state, b sends a break; the escape key \
 again sends itself.
 
-Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 5 the console hung up, \
-6 no such console, 124 time limit, 128+N ended by signal N.
+Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 4 taken over by somebody \
+else, 5 the console hung up, 6 no such console, 124 time limit, 128+N ended by signal N.
 
 Opening a serial port may raise DTR and RTS, which no program can avoid; until the lock files say \
 that it is free, vconsole does not open it.";
@@ -73,12 +73,13 @@ pub struct Attach {
     #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
     pub console: PathBuf,
 
-    /// Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive
-    /// flag that somebody left behind. A live program that holds it is named and left alone
+    /// Take the console over: from a vconsole that drives it (your own, or as root anybody's; its user
+    /// is told who came), or from a lock that nobody can vouch for; as root clear an exclusive flag that
+    /// somebody left behind. Another live program that holds it is named and left alone
     #[arg(short, long)]
     pub force: bool,
 
-    /// Why: recorded in the system's log with the rest
+    /// Why: told to the user of the vconsole that is taken over, and recorded in the system's log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 

@@ -11,6 +11,8 @@ pub enum ExitStatus {
     Failed,
     /// 3: somebody has the console; nothing was touched.
     Busy,
+    /// 4: somebody else took the console over.
+    TakenOver,
     /// 5: the console hung up.
     HungUp,
     /// 6: no such console, not a console, or not permitted.
@@ -32,6 +34,7 @@ impl ExitStatus {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Busy => 3,
+            Self::TakenOver => 4,
             Self::HungUp => 5,
             Self::NoConsole => 6,
             Self::TimeLimit => 124,

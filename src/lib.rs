@@ -4,6 +4,7 @@
 //!
 //! - [`console`]: what we attach to,
 //! - [`claim`]: the right to use it,
+//! - [`session`]: attachments that can be talked to,
 //! - [`relay`]: the loop that moves the bytes,
 //! - [`commands`]: `attach`, `status` and `host`, each as its own story.
 
@@ -27,9 +28,13 @@ pub mod process;
 #[forbid(unsafe_code)]
 pub mod relay;
 #[forbid(unsafe_code)]
+pub mod session;
+#[forbid(unsafe_code)]
 pub mod signals;
 pub mod sys;
 #[forbid(unsafe_code)]
 pub mod terminal;
 #[forbid(unsafe_code)]
 pub mod test_point;
+#[forbid(unsafe_code)]
+pub mod wire;

@@ -201,6 +201,29 @@ impl Directory {
         Ok(())
     }
 
+    /// Gives the prepared file the name of `old`, without a moment in which nobody has the name. Gives
+    /// false if the name means another file by now, or none.
+    pub(super) fn replace(
+        &self,
+        prepared: &Prepared,
+        name: &OsStr,
+        old: Inode,
+    ) -> io::Result<bool> {
+        let private = self.free_private_name();
+        self.link(prepared, &private)?;
+        if !self.has(name, old) {
+            self.remove_aside(&private);
+            return Ok(false);
+        }
+        match rustix::fs::renameat(&self.handle, &private, &self.handle, name) {
+            Ok(()) => Ok(true),
+            Err(errno) => {
+                self.remove_aside(&private);
+                Err(errno.into())
+            }
+        }
+    }
+
     /// Takes `name` away from the file that it means, if that is still `inode`, and gives the file the
     /// private name `aside` instead. Gives false if the name means another file by now, or none.
     ///

@@ -5,29 +5,27 @@
 //! socket closing without a goodbye means that it is. Only at the goodbye the session waits, until the
 //! guard has let go of the console.
 
+mod charge;
+
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::kill;
-use nix::unistd::{Pid, getpgrp, getsid};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
-use rustix::termios::{ioctl_tiocnxcl, isatty};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::termios::isatty;
 use serde::{Deserialize, Serialize};
 
-use super::ledger::{Deed, Ledger};
-use crate::process::{Process, foreground_of, groups_above_us};
-use crate::terminal::{self, Modes, Witness};
+use super::ledger::Deed;
+use crate::process::Process;
+use crate::terminal::{Modes, Witness};
+use crate::wire;
+use charge::Jobs;
+
+pub(crate) use charge::{Charge, See};
 
 /// The name by which the program knows, when it is started, that it is to be a guard.
 pub const GUARD: &str = "vconsole-guard";
@@ -35,12 +33,9 @@ pub const GUARD: &str = "vconsole-guard";
 /// How long a guard may take to let go.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// The most that a message can be: a name has at most 255 bytes, and there are at most two in one.
-const LONGEST_MESSAGE: usize = 8192;
-
 /// What the session tells its guard.
 #[derive(Debug, Serialize, Deserialize)]
-enum Message {
+pub(crate) enum Message {
     /// Something is about to be done in a lock directory. Its descriptor comes along with `Use`.
     Locks(Deed),
     /// The terminal that comes along is about to become raw, and had these settings before.
@@ -51,6 +46,13 @@ enum Message {
     Console,
     /// The watch on the console that comes along is to be closed by the guard, last of all.
     Watch,
+    /// These are the session's sockets. At the one that comes along the guard is to answer when the
+    /// session does not.
+    Sockets(Vec<PathBuf>),
+    /// The console is about to be given to the process at the other end of the line that comes along.
+    HandingOver,
+    /// That process has everything: what is left of the claim here is only to be closed.
+    HandedOver,
     /// The session has given everything back.
     Goodbye,
 }
@@ -129,14 +131,28 @@ impl Guard {
         self.send(&Message::Watch, Some(watch.as_fd()));
     }
 
+    /// Says where the session's sockets are, and hands over the one at which the guard answers.
+    pub fn tell_sockets(&self, paths: &[PathBuf], listener: impl AsFd) {
+        self.send(&Message::Sockets(paths.to_vec()), Some(listener.as_fd()));
+    }
+
+    /// Says that the console is about to be given to who is at the other end of `line`. From then on
+    /// the session and its guard give nothing back until it says that it has everything, or ends.
+    pub fn tell_handing_over(&self, line: impl AsFd) {
+        self.send(&Message::HandingOver, Some(line.as_fd()));
+    }
+
+    /// Says that another has everything.
+    pub fn tell_handed_over(&self) {
+        self.send(&Message::HandedOver, None);
+    }
+
     /// Says goodbye: everything has been given back. Waits until the guard has let go of everything,
     /// but not until it has ended.
     fn goodbye(&self) {
         self.send(&Message::Goodbye, None);
         let Some(running) = self.running.borrow_mut().take() else { return };
-        let patience = Timespec::try_from(FAREWELL).ok();
-        let mut wire = [PollFd::new(&running.wire, PollFlags::IN)];
-        if !matches!(retry_on_intr(|| poll(&mut wire, patience.as_ref())), Ok(1..)) {
+        if !wire::wait(&running.wire, Some(Instant::now() + FAREWELL)) {
             // It is stopped, or worse: it would keep the console open. There is nothing left to guard.
             *self.running.borrow_mut() = Some(running);
             self.lose();
@@ -144,7 +160,11 @@ impl Guard {
     }
 
     fn send(&self, message: &Message, descriptor: Option<BorrowedFd<'_>>) {
-        let sent = self.running.borrow().as_ref().map(|running| running.send(message, descriptor));
+        let sent = self
+            .running
+            .borrow()
+            .as_ref()
+            .map(|running| wire::send(&running.wire, message, descriptor.as_slice()));
         if let Some(Err(_)) = sent {
             self.lose();
         }
@@ -192,126 +212,6 @@ impl Running {
             .spawn()?;
         Ok(Self { wire: ours, child })
     }
-
-    fn send(&self, message: &Message, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let text = serde_json::to_vec(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors: Vec<_> = descriptor.into_iter().collect();
-        if !descriptors.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        }
-        // Never waiting: one who does not read is stopped or worse, and the buffer holds hundreds.
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        retry_on_intr(|| sendmsg(&self.wire, &[IoSlice::new(&text)], &mut ancillary, flags))?;
-        Ok(())
-    }
-}
-
-/// The session's place among the jobs on its terminal.
-#[derive(Debug, Serialize, Deserialize)]
-struct Jobs {
-    /// Its process group, and those of the shells that it was started from.
-    groups: Vec<i32>,
-    /// The leader of its session in the sense of `setsid(2)`.
-    leader: i32,
-}
-
-impl Jobs {
-    fn ours() -> Self {
-        let mut groups = groups_above_us();
-        groups.push(getpgrp().as_raw());
-        // 0 where it is in no namespace of ours, or we are of the machine's first session. (rustix has
-        // no value for that, and panics.)
-        let leader = getsid(None).map_or(0, Pid::as_raw);
-        Self { groups, leader }
-    }
-
-    /// Whether another job is in the foreground of the terminal by now, such as another vconsole, whose
-    /// raw settings are the same as ours: then they are not ours to undo.
-    fn gave_way(&self) -> bool {
-        let Some(front) = foreground_of(self.leader) else { return false };
-        let front_lives = || kill(Pid::from_raw(-front), None) != Err(nix::errno::Errno::ESRCH);
-        front > 0 && !self.groups.contains(&front) && front_lives()
-    }
-}
-
-/// What a guard knows, and what it puts right.
-#[derive(Debug)]
-struct Charge {
-    ledger: Ledger,
-    terminal: Option<(OwnedFd, Modes, Jobs)>,
-    console: Option<OwnedFd>,
-    watch: Option<OwnedFd>,
-}
-
-/// Guards the session with the process number `session`, which is at the other end of `wire`, until it
-/// says goodbye or dies.
-pub fn stand_guard(session: i32, wire: OwnedFd) {
-    let ledger = Ledger::of(session);
-    let mut charge = Charge { ledger, terminal: None, console: None, watch: None };
-    loop {
-        match receive(&wire) {
-            Ok(Some((message, descriptor))) => match message {
-                Message::Goodbye => break,
-                Message::Locks(deed) => charge.ledger.note(deed, descriptor),
-                Message::Terminal(before, jobs) => {
-                    charge.terminal = descriptor.map(|terminal| (terminal, before, jobs));
-                }
-                Message::TerminalIsBack => charge.terminal = None,
-                Message::Console => charge.console = descriptor,
-                Message::Watch => charge.watch = descriptor,
-            },
-            Err(Errno::INTR) => {}
-            Ok(None) | Err(_) => {
-                charge.put_right();
-                break;
-            }
-        }
-    }
-    // What the session waits for goes first, and what takes its time last.
-    let Charge { watch, ledger, terminal, console } = charge;
-    drop((ledger, terminal, console));
-    drop(wire);
-    drop(watch);
-}
-
-impl Charge {
-    /// The session is dead. The terminal comes first: its user is already typing.
-    fn put_right(&mut self) {
-        if let Some((terminal, before, jobs)) = &self.terminal
-            && !jobs.gave_way()
-        {
-            // A terminal that is gone needs nothing.
-            let _ = terminal::put_back_if_raw(terminal, before);
-        }
-        // If the session had its flock, so have we, by the same open file; if another has it now, the
-        // flag is theirs.
-        if let Some(console) = &self.console
-            && flock(console, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            let _ = ioctl_tiocnxcl(console);
-        }
-        self.ledger.undo_for_the_dead();
-    }
-}
-
-/// Receives a message. Nothing: the session is at its end.
-fn receive(wire: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>, Errno> {
-    let mut text = [0; LONGEST_MESSAGE];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let got = recvmsg(wire, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)?;
-    if got.bytes == 0 {
-        return Ok(None);
-    }
-    let descriptor = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    let message = serde_json::from_slice(&text[..got.bytes]).map_err(|_| Errno::BADMSG)?;
-    Ok(Some((message, descriptor)))
 }
 
 /// Whether a descriptor can be a session's end of the wire.

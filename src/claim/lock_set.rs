@@ -16,16 +16,15 @@ use super::refusal::Refusal;
 use super::remarks::Remarks;
 use super::{LockMode, Request};
 use crate::console::Device;
-use crate::printable::Printable;
 use crate::process::Process;
 
 /// The lock files of one console. All that could be had under the request's mode are held; dropping
 /// this gives them back.
 #[derive(Debug)]
 pub(super) struct LockSet {
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// The file that gets the names in each of the ledger's directories.
-    prepared: Vec<Option<Prepared>>,
+    pub(super) prepared: Vec<Option<Prepared>>,
     /// The mutexes of the locks that were broken, for as long as the outcome is open.
     mutexes: Vec<LockFile>,
     /// What the user should know once the claim has succeeded.
@@ -35,8 +34,8 @@ pub(super) struct LockSet {
 /// One lock name in one lock directory.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    place: usize,
-    name: LockName,
+    pub(super) place: usize,
+    pub(super) name: LockName,
 }
 
 /// Why an attempt ended.
@@ -61,6 +60,8 @@ pub(super) enum Way {
     Remove(LockFile, String),
     /// A lock to break, since the user vouches with --force that nobody holds it, and what to say.
     Break(LockFile, String),
+    /// The lock of the session that gives the console to us.
+    Inherit(LockFile),
     /// Another console's lock with the same name.
     Anothers,
 }
@@ -99,13 +100,25 @@ impl LockSet {
         request: &Request<'_>,
         ways: Vec<(Slot, Way)>,
     ) -> Result<(), Stop> {
-        if request.mode == LockMode::Off {
+        self.begin(request)?;
+        self.take_names(request, ways)
+    }
+
+    /// Writes the files that get the names.
+    pub(super) fn begin(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        if matches!(request.mode, LockMode::Off | LockMode::Check) {
             return Ok(());
         }
-        if request.mode != LockMode::Check {
-            request.guard.tell(Deed::Begin, None);
-            self.prepare(request)?;
-        }
+        request.guard.tell(Deed::Begin, None);
+        self.prepare(request)
+    }
+
+    /// Takes the names, once the files are written.
+    pub(super) fn take_names(
+        &mut self,
+        request: &Request<'_>,
+        ways: Vec<(Slot, Way)>,
+    ) -> Result<(), Stop> {
         for (slot, way) in ways {
             self.take_one(request, &slot, way)?;
         }
@@ -113,7 +126,7 @@ impl LockSet {
     }
 
     /// Notes what is about to be done, and tells the guard.
-    fn note(&mut self, guard: &Guard, deed: Deed) {
+    pub(super) fn note(&mut self, guard: &Guard, deed: Deed) {
         guard.tell(deed.clone(), None);
         self.ledger.note(deed, None);
     }
@@ -162,6 +175,7 @@ impl LockSet {
             Verdict::Dead(death) => Ok(Way::Remove(lock, death.to_string())),
             Verdict::Suspect(why) if request.force => Ok(Way::Break(lock, why.to_string())),
             Verdict::Suspect(why) => Err(suspect(why)),
+            Verdict::Ours(holder) if request.heir_of == Some(holder.pid) => Ok(Way::Inherit(lock)),
             Verdict::Foreign(holder) | Verdict::Ours(holder) => {
                 if has_another(&holder, &slot.name, request.target.device()) {
                     self.remarks
@@ -208,45 +222,14 @@ impl LockSet {
         Ok(())
     }
 
-    fn prepare_in(&mut self, place: usize, guard: &Guard) -> io::Result<()> {
+    pub(super) fn prepare_in(&mut self, place: usize, guard: &Guard) -> io::Result<()> {
         let prepared = self.ledger.places[place].directory.prepare()?;
         self.note(guard, Deed::Prepare(place, prepared.inode, prepared.private.clone()));
         self.prepared[place] = Some(prepared);
         Ok(())
     }
 
-    /// Makes the names again that somebody removed behind our back, and gives up those that somebody
-    /// else has taken. Gives what the user should know.
-    pub(super) fn mend(&mut self, guard: &Guard) -> Vec<String> {
-        let lost: Vec<Entry> =
-            self.ledger.taken.iter().filter(|entry| !self.ledger.is_ours(entry)).cloned().collect();
-        let mut said = Vec::new();
-        for entry in lost {
-            let path = Printable::new(&self.ledger.path(&entry)).to_string();
-            match self.take_again(&entry, guard) {
-                Ok(()) => said.push(format!("somebody removed the lock {path}: it is there again")),
-                Err(error) => {
-                    self.ledger.taken.retain(|taken| *taken != entry);
-                    said.push(format!("somebody took the lock {path} away: {error}"));
-                }
-            }
-        }
-        said
-    }
-
-    fn take_again(&mut self, entry: &Entry, guard: &Guard) -> io::Result<()> {
-        let again = self.link(entry);
-        match again.as_ref().map_err(io::Error::kind) {
-            // All names of the file were removed, and no link to it can be made any more.
-            Err(io::ErrorKind::NotFound) => {
-                self.prepare_in(entry.place, guard)?;
-                self.link(entry)
-            }
-            _ => again,
-        }
-    }
-
-    fn link(&self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn link(&self, entry: &Entry) -> io::Result<()> {
         match &self.prepared[entry.place] {
             Some(ours) => self.ledger.places[entry.place].directory.link(ours, &entry.name),
             None => Ok(()),
@@ -286,6 +269,7 @@ impl LockSet {
             }
             _ if checked_only => return Ok(()),
             Way::Free => {}
+            Way::Inherit(lock) => return self.inherit(request, slot, &lock),
             Way::Remove(lock, why) | Way::Break(lock, why) => {
                 if !self.set_aside(request, slot, lock, &why)? {
                     return Ok(());

@@ -3,11 +3,13 @@
 mod directory;
 pub mod guard;
 mod holders;
+mod inherit;
 mod intruders;
 mod judge;
 mod ledger;
 mod lock_file;
 mod lock_set;
+mod mend;
 mod names;
 mod obstacle;
 mod queue;
@@ -28,6 +30,7 @@ use crate::process::{Openers, Process};
 use guard::Guard;
 use lock_set::{LockSet, Stop};
 
+pub use inherit::Inheritance;
 pub use intruders::{Intruder, Intruders};
 pub use judge::{Death, Suspicion, Verdict};
 pub use names::{Convention, LockName, lock_names, read_name};
@@ -76,6 +79,8 @@ pub struct Request<'a> {
     pub place: &'a LockPlace,
     /// Whether locks that nobody can vouch for are broken.
     pub force: bool,
+    /// The process whose live session gives the console to us, if one does.
+    pub heir_of: Option<i32>,
     /// Who is told what is done, so as to undo it if we are killed.
     pub guard: &'a Guard,
 }
@@ -148,12 +153,7 @@ impl Claim {
             let by = holders::of_flock(request.target);
             return Err(Refusal::Flock { console: name(), by: Suspects(by.processes) }.into());
         }
-        // Before the last look, so that whoever comes after it is seen. Without inotify nobody is.
-        let intruders = Intruders::watch(request.target, locks.directories()).ok();
-        let watch = intruders.as_ref().and_then(|intruders| intruders.copy().ok());
-        let mut claim =
-            Self { locks: locks.into(), console, intruders, watch, remarks: Vec::new() };
-        claim.tell_watch(request.guard);
+        let mut claim = Self::over(request, locks, console);
         let stuck = claim.console.is_exclusive().map_err(unusable)?;
         // It was left behind only if nobody has the line open any more but its other end. A vconsole
         // that came by another node of the same port has another flock.
@@ -172,6 +172,16 @@ impl Claim {
             claim.remarks.push("took over an exclusive flag that somebody left behind".to_owned());
         }
         Ok(claim)
+    }
+
+    /// What is held so far, watched. Before the last look, so that whoever comes after it is seen. Without
+    /// inotify nobody is.
+    fn over(request: &Request<'_>, locks: LockSet, console: Console) -> Self {
+        let intruders = Intruders::watch(request.target, locks.directories()).ok();
+        let watch = intruders.as_ref().and_then(|intruders| intruders.copy().ok());
+        let claim = Self { locks: locks.into(), console, intruders, watch, remarks: Vec::new() };
+        claim.tell_watch(request.guard);
+        claim
     }
 
     /// Looks at the lock files once more. A vconsole that has some is refused by our `flock`, and will

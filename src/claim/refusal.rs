@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
@@ -56,6 +56,16 @@ pub enum Refusal {
         console: String,
         /// Who that can be.
         by: Suspects,
+    },
+    /// The session that drives it does not give it away.
+    #[error("{console} was not given away by {holder}: {why}")]
+    Kept {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who has it.
+        holder: Box<Process>,
+        /// Why.
+        why: String,
     },
     /// Others have it open without any lock.
     #[error("{console} is open in {by}, without a lock")]
@@ -113,10 +123,27 @@ impl Refusal {
             | Self::Suspect { .. }
             | Self::Unseen { .. }
             | Self::Flock { .. }
+            | Self::Kept { .. }
             | Self::Open { .. }
             | Self::Exclusive { .. }
             | Self::Contended { .. } => true,
             Self::Directory { .. } | Self::NotAConsole(_) | Self::Unusable { .. } => false,
+        }
+    }
+
+    /// The session in the way, where it is another vconsole's that was there before us. One that came
+    /// at the same moment has won a race, and is not what its loser knew of.
+    #[must_use]
+    pub fn session(&self) -> Option<&Process> {
+        match self {
+            Self::Held { holder, since, .. } => {
+                Some(&**holder).filter(|holder| holder.is_vconsole() && !is_after_us(*since))
+            }
+            Self::Flock { by, .. } | Self::Exclusive { by, .. } => by.0.iter().find(|process| {
+                let before = process.started.is_none_or(|started| !is_after_us(started));
+                process.is_one_of_us() && !process.is_guard() && before
+            }),
+            _ => None,
         }
     }
 
@@ -129,6 +156,10 @@ impl Refusal {
                  ask its user to leave"
                     .to_owned()
             }
+            Self::Held { console, holder, .. } if holder.is_vconsole() => format!(
+                "`vconsole status {console}` shows its locks; to drive instead of its user: \
+                 vconsole attach --force {console}"
+            ),
             Self::Held { console, .. } => {
                 format!("`vconsole status {console}` shows its locks; ask its user to leave")
             }
@@ -157,9 +188,16 @@ impl Refusal {
             Self::Contended { .. } => "try again".to_owned(),
             Self::Directory { source, .. } => directory_hint(source).to_owned(),
             Self::NotAConsole(error) => error.hint(),
-            Self::Unusable { .. } => return None,
+            Self::Kept { .. } | Self::Unusable { .. } => return None,
         })
     }
+}
+
+/// Whether something was done after we were started, which is known to a tick of the kernel's clock.
+fn is_after_us(at: SystemTime) -> bool {
+    const TICK: Duration = Duration::from_millis(10);
+    let own = Process::shown(Process::own_pid()).and_then(|own| own.started);
+    own.and_then(|own| own.checked_add(TICK)).is_some_and(|own| at > own)
 }
 
 fn directory_hint(error: &io::Error) -> &'static str {

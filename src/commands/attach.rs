@@ -1,5 +1,7 @@
 //! `vconsole attach`: one console, one driver.
 
+mod takeover;
+mod visitors;
 mod wait;
 mod watch;
 
@@ -15,8 +17,10 @@ use crate::console::{Kind, OtherEnd, Target};
 use crate::exit_status::ExitStatus;
 use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
-use crate::relay::{self, Ending, Notices, Settings, Signals, Watcher};
+use crate::relay::{self, Ending, Notices, Settings, Signals, Undelivered, Watcher};
 use crate::terminal::{self, RawMode};
+use takeover::take_over;
+use visitors::{Passed, Visitors};
 use wait::{Wait, Waited};
 use watch::{GuardWatch, IntruderWatch};
 
@@ -41,30 +45,46 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     if let Err(error) = &waited {
         audit::record(&target.to_string(), &Event::Refused { why: &error.to_string() });
     }
-    let (claim, guard) = match waited? {
-        Waited::Claimed(claim, guard) => (*claim, guard),
+    let gained = match waited? {
+        Waited::Claimed(gained) => *gained,
         Waited::Ended(status) => return Ok(status),
     };
-    let how = if options.force { "force" } else { options.wait.map_or("plain", |_| "wait") };
-    let reason = options.reason.as_deref();
-    audit::record(&target.to_string(), &Event::Attached { how, reason });
+    record_gain(options, &target, &gained);
     if let Some(signal) = signals.ending() {
         return Ok(ExitStatus::Signal(signal));
     }
     say_what_is_hidden(&openers, &mut notices);
-    let ended = drive(options, &target, claim, &guard, &mut notices, &mut signals);
+    let Gained { claim, guard, left, from } = gained;
+    if let Some(from) = from {
+        notices.say(format_args!("took {target} over from {from}"));
+    }
+    let ended = drive(options, &target, (claim, left), &guard, &mut notices, &mut signals);
 
     drop(guard);
-    let why = match &ended {
-        Ok(ending) => last_words(*ending, &target),
-        Err(error) => error.to_string(),
+    let (status, why) = match &ended {
+        Ok((ending, passed)) => {
+            (exit_status(*ending), last_words(*ending, passed.as_ref(), &target))
+        }
+        Err(error) => (ExitStatus::Failed, error.to_string()),
     };
-    audit::record(&target.to_string(), &Event::Ended { why: &why });
-    if let Ok(ending) = &ended {
-        notices.say(last_words(*ending, &target));
+    match &ended {
+        Ok((_, Some(passed))) => passed.record(&target),
+        _ => audit::record(&target.to_string(), &Event::Ended { why: &why }),
     }
+    ended?;
+    notices.say(why);
     notices.flush(LAST_WORDS);
-    Ok(exit_status(ended?))
+    Ok(status)
+}
+
+fn record_gain(options: &cli::Attach, target: &Target, gained: &Gained) {
+    let how = if options.force { "force" } else { options.wait.map_or("plain", |_| "wait") };
+    let reason = options.reason.as_deref();
+    let event = match &gained.from {
+        Some(from) => Event::TookOver { from, reason },
+        None => Event::Attached { how, reason },
+    };
+    audit::record(&target.to_string(), &event);
 }
 
 /// Relays between the terminal and a console that is ours, until there is a reason to end; then gives
@@ -72,11 +92,13 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
 fn drive(
     options: &cli::Attach,
     target: &Target,
-    mut claim: Claim,
+    (mut claim, left): (Claim, Undelivered),
     guard: &Guard,
     notices: &mut Notices,
     signals: &mut Signals,
-) -> anyhow::Result<Ending> {
+) -> anyhow::Result<(Ending, Option<Passed>)> {
+    // Who finds the claim finds the session.
+    let mut visitors = Visitors::admit(target.to_string(), guard, notices);
     let intruders = claim.take_intruders();
     let claim = claim;
     let mut intruder_watch = IntruderWatch { intruders, claim: &claim, guard };
@@ -92,10 +114,26 @@ fn drive(
         linger_max: options.linger_max,
         status_line: &|| state(target, &claim, since),
     };
-    let mut guard_watch = GuardWatch::new(guard, &claim, raw.as_ref());
+    let side_door = visitors.side_door();
+    let mut guard_watch = GuardWatch::new(guard, &claim, raw.as_ref(), side_door);
     guard_watch.see_that_it_is_up(notices);
-    let watchers: [&mut dyn Watcher; 2] = [&mut guard_watch, &mut intruder_watch];
-    Ok(relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings)?)
+    let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut intruder_watch, &mut visitors];
+    let (ending, left) =
+        relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings, &left)?;
+    let handed_over = ending == Ending::HandedOver;
+    let passed = if handed_over { visitors.pass_on(&claim, &left) } else { None };
+    Ok((ending, passed))
+}
+
+/// A console that is ours.
+#[derive(Debug)]
+struct Gained {
+    claim: Claim,
+    guard: Guard,
+    /// What the driver before us read and did not deliver.
+    left: Undelivered,
+    /// Who that was, if we took over from a vconsole.
+    from: Option<String>,
 }
 
 /// Claims the console: now, or when its user is content to wait, as soon as it is free.
@@ -109,25 +147,36 @@ fn gain(
     if let Some(limit) = options.wait {
         return Wait::new(options, target, limit, notices, signals)?.run();
     }
-    let (claim, guard) = claim_now(options, target, openers, notices)?;
-    Ok(Waited::Claimed(Box::new(claim), guard))
+    let gained = claim_now(options, target, openers, notices)?;
+    Ok(Waited::Claimed(Box::new(gained)))
 }
 
-/// Claims the console, with a guard that knows what is done.
+/// Claims the console, with a guard that knows what is done: by force also from another vconsole.
 fn claim_now(
     options: &cli::Attach,
     target: &Target,
     openers: &Openers,
     notices: &mut Notices,
-) -> anyhow::Result<(Claim, Guard)> {
+) -> anyhow::Result<Gained> {
     let guard = start_guard(notices);
-    let claim = Claim::acquire(&request(options, target, &guard), openers)?;
-    Ok((claim, guard))
+    let request = request(options, target, &guard);
+    let refusal = match Claim::acquire(&request, openers) {
+        Ok(claim) => return Ok(Gained { claim, guard, left: Undelivered::default(), from: None }),
+        Err(refusal) => refusal,
+    };
+    let Some(holder) = refusal.session().filter(|_| options.force) else {
+        return Err(refusal.into());
+    };
+    if let Some((claim, left)) = take_over(options, target, holder, &guard)? {
+        return Ok(Gained { claim, guard, left, from: Some(holder.to_string()) });
+    }
+    let claim = Claim::acquire(&request, &Openers::of(target.device()))?;
+    Ok(Gained { claim, guard, left: Undelivered::default(), from: None })
 }
 
 fn request<'a>(options: &'a cli::Attach, target: &'a Target, guard: &'a Guard) -> Request<'a> {
     let (mode, place) = (options.locks.mode, &options.locks.place.directory);
-    Request { target, mode, place, force: options.force, guard }
+    Request { target, mode, place, force: options.force, heir_of: None, guard }
 }
 
 fn start_guard(notices: &mut Notices) -> Guard {
@@ -185,7 +234,7 @@ fn state(target: &Target, claim: &Claim, since: SystemTime) -> String {
     format!("{console}, {kind}, driven by pid {pid} since {since}{other_end}\nheld by {held}")
 }
 
-fn last_words(ending: Ending, target: &Target) -> String {
+fn last_words(ending: Ending, passed: Option<&Passed>, target: &Target) -> String {
     match ending {
         Ending::Detached => format!("detached from {target}"),
         Ending::InputEnded => format!("end of input, left {target}"),
@@ -193,6 +242,13 @@ fn last_words(ending: Ending, target: &Target) -> String {
         Ending::ReaderGone => format!("nobody reads the output any more, left {target}"),
         Ending::TerminalGone => format!("the terminal is gone, left {target}"),
         Ending::TimeLimit => format!("the time limit passed, left {target}"),
+        Ending::HandedOver => match passed {
+            Some(Passed::On(visitor)) => format!("{target} was taken over by {visitor}"),
+            Some(Passed::Dropped(visitor)) => {
+                format!("{target} was to be taken over by {visitor}, which ended: it is free")
+            }
+            None => format!("left {target}"),
+        },
         Ending::Signal(number) => format!("ended by {}, left {target}", name_of(number)),
     }
 }
@@ -205,6 +261,7 @@ fn name_of(signal: i32) -> String {
 fn exit_status(ending: Ending) -> ExitStatus {
     match ending {
         Ending::Detached | Ending::InputEnded => ExitStatus::Done,
+        Ending::HandedOver => ExitStatus::TakenOver,
         Ending::HungUp => ExitStatus::HungUp,
         Ending::ReaderGone => ExitStatus::Signal(libc::SIGPIPE),
         Ending::TerminalGone => ExitStatus::Signal(libc::SIGHUP),

@@ -20,6 +20,8 @@ pub struct Console {
     name: String,
     /// Whether the exclusive flag on it is ours.
     exclusive: Cell<bool>,
+    /// Whether flag and lock are another's by now, who has the same open file.
+    given_away: Cell<bool>,
 }
 
 /// Why a console that was found could not be opened.
@@ -53,17 +55,33 @@ impl Console {
                 _ => OpenError::Failed(errno.into()),
             }
         })?;
+        Self::of_line(line, target, true)
+    }
+
+    /// The console that was found, opened by another who passed it on: lock and flag come with it.
+    pub(crate) fn received(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
+        // A port can have several nodes, and it may have been opened by another.
+        Self::of_line(line, target, target.kind == Kind::Pty)
+    }
+
+    fn of_line(line: OwnedFd, target: &Target, same_node: bool) -> Result<Self, OpenError> {
         let file = rustix::fs::fstat(&line).map_err(io::Error::from)?;
         let opened = Device { filesystem: file.st_dev, number: file.st_rdev };
         let changed = (file.st_ctime, i64::try_from(file.st_ctime_nsec).unwrap_or(0));
-        if opened != target.device || changed != target.changed {
+        if opened != target.device || (same_node && changed != target.changed) {
             return Err(NotAConsole::Replaced { name: target.to_string() }.into());
         }
         if !rustix::termios::isatty(&line) {
             let what = "a device that is no terminal line";
             return Err(NotAConsole::AnotherKind { name: target.to_string(), what }.into());
         }
-        Ok(Self { line, kind: target.kind, name: target.to_string(), exclusive: Cell::new(false) })
+        let (exclusive, given_away) = (Cell::new(false), Cell::new(false));
+        Ok(Self { line, kind: target.kind, name: target.to_string(), exclusive, given_away })
+    }
+
+    /// Flag and lock are another's from now on, who has the same open file: here it is only closed.
+    pub(crate) fn give_away(&self) {
+        self.given_away.set(true);
     }
 
     /// Takes the lock of picocom, tio and others (flock(2)) on the open console. It is ours until the
@@ -142,6 +160,9 @@ impl Drop for Console {
     /// Gives the flag and the lock back. Closing alone would not: the flag is the line's, and the lock
     /// goes with every copy of the descriptor, such as the guard's.
     fn drop(&mut self) {
+        if self.given_away.get() {
+            return;
+        }
         if self.exclusive.get() {
             self.clear_exclusive();
         }

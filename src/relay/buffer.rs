@@ -56,6 +56,12 @@ impl Buffer {
         self.start = if self.len == 0 { 0 } else { (self.start + count) % self.ring.len() };
     }
 
+    /// A copy of all of it.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        let wrapped = self.len - self.oldest().len();
+        [self.oldest(), &self.ring[..wrapped]].concat()
+    }
+
     pub(super) fn clear(&mut self) {
         self.consume(self.len);
     }
@@ -104,6 +110,7 @@ mod tests {
                     prop_assert_eq!(&buffer.oldest()[..count], &expected[..]);
                     buffer.consume(count);
                 }
+                prop_assert_eq!(buffer.contents(), Vec::from(model.clone()));
                 prop_assert_eq!(buffer.len(), model.len());
                 prop_assert_eq!(buffer.oldest().is_empty(), model.is_empty());
                 prop_assert_eq!(buffer.free().is_empty(), model.len() == 16);

@@ -11,7 +11,9 @@ use super::buffer::Buffer;
 use super::endpoint::{Kind, Sink, Source};
 use super::escape::Escape;
 use super::linger::Clock;
-use super::{Ending, Error, Notices, Settings, Signals, WATCHERS, Watcher, timeout};
+use super::{
+    Ending, Error, Notices, Settings, Signals, Undelivered, WATCHERS, Watcher, Wish, timeout,
+};
 use crate::console::Console;
 use crate::terminal::RawMode;
 use crate::test_point;
@@ -44,7 +46,7 @@ pub(super) struct Relay<'a> {
     pub(super) raw: Option<&'a RawMode<'a>>,
     pub(super) notices: &'a mut Notices,
     pub(super) signals: &'a mut Signals,
-    watchers: [&'a mut dyn Watcher; WATCHERS],
+    pub(super) watchers: [&'a mut dyn Watcher; WATCHERS],
     pub(super) settings: &'a Settings<'a>,
 
     pub(super) input: Source,
@@ -123,8 +125,21 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Moves bytes until there is a reason to end.
-    pub(super) fn run(mut self) -> Result<Ending, Error> {
+    /// Takes up what the driver before us did not deliver.
+    pub(super) fn take_up(mut self, left: &Undelivered) -> Self {
+        if left.typed.len() > self.typed.room() {
+            self.typed = Buffer::new(left.typed.len());
+        }
+        if left.printed.len() > self.printed.room() {
+            self.printed = Buffer::new(left.printed.len());
+        }
+        self.typed.push(&left.typed);
+        self.printed.push(&left.printed);
+        self
+    }
+
+    /// Moves bytes until there is a reason to end, and gives what was not delivered then.
+    pub(super) fn run(mut self) -> Result<(Ending, Undelivered), Error> {
         self.pass_window_size();
         test_point::reached("relay");
         let stop = loop {
@@ -134,7 +149,10 @@ impl<'a> Relay<'a> {
         };
         self.deliver_the_rest(&stop);
         match stop {
-            Stop::Ended(ending) => Ok(ending),
+            Stop::Ended(ending) => {
+                let (typed, printed) = (self.typed.contents(), self.printed.contents());
+                Ok((ending, Undelivered { typed, printed }))
+            }
             Stop::Failed(error) => Err(error),
         }
     }
@@ -148,7 +166,7 @@ impl<'a> Relay<'a> {
         self.move_up(ready.input)?;
         self.look_at_output(ready.output)?;
         self.move_down(ready.console)?;
-        self.wake_watchers(ready.watchers, Instant::now());
+        self.wake_watchers(ready.watchers, Instant::now())?;
         self.notices.write();
         self.look_at_the_clock(Instant::now())
     }
@@ -177,6 +195,7 @@ impl<'a> Relay<'a> {
             entry(stderr.unwrap_or(signals), stderr.map(|_| PollFlags::OUT)),
             watched(0),
             watched(1),
+            watched(2),
         ];
         let now = Instant::now();
         let watchers = self.watchers.iter().filter_map(|watcher| watcher.next_look());
@@ -191,16 +210,18 @@ impl<'a> Relay<'a> {
             input: fds[1].revents(),
             output: fds[2].revents(),
             console: fds[3].revents(),
-            watchers: [5, 6].map(|watched: usize| fds[watched].revents().intersects(READABLE)),
+            watchers: [5, 6, 7].map(|watched: usize| fds[watched].revents().intersects(READABLE)),
         })
     }
 
-    fn wake_watchers(&mut self, ready: [bool; WATCHERS], now: Instant) {
+    fn wake_watchers(&mut self, ready: [bool; WATCHERS], now: Instant) -> Step {
         for (watcher, ready) in self.watchers.iter_mut().zip(ready) {
-            if ready || watcher.next_look().is_some_and(|at| at <= now) {
-                watcher.look(self.notices);
+            let due = ready || watcher.next_look().is_some_and(|at| at <= now);
+            if due && watcher.look(self.notices) == Wish::HandOver {
+                return Err(Stop::Ended(Ending::HandedOver));
             }
         }
+        Ok(())
     }
 
     fn input_interest(&self) -> Option<PollFlags> {

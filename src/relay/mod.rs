@@ -31,7 +31,7 @@ pub use escape::{EscapeKey, NotAnEscapeKey};
 pub use linger::Linger;
 pub use notices::Notices;
 pub use signals::Signals;
-pub use watcher::{WATCHERS, Watcher};
+pub use watcher::{WATCHERS, Watcher, Wish};
 
 /// What the user wishes of a relay.
 #[derive(Clone, Copy)]
@@ -75,6 +75,17 @@ pub enum Ending {
     TimeLimit,
     /// This signal came.
     Signal(i32),
+    /// A watcher wished it: another drives from now on.
+    HandedOver,
+}
+
+/// Bytes that were read and not delivered when a relay ended.
+#[derive(Clone, Debug, Default)]
+pub struct Undelivered {
+    /// From the input, for the console.
+    pub typed: Vec<u8>,
+    /// From the console, for the output.
+    pub printed: Vec<u8>,
 }
 
 /// What makes a relay fail.
@@ -104,7 +115,8 @@ pub enum Error {
 /// suspended while we are stopped. `signals` that came before are obeyed as if they came now. `watchers`
 /// are woken when there is something for them to look at.
 ///
-/// At the end both ways get another 200 ms to deliver what was read; `notices` says how much was lost.
+/// What `left` holds is delivered first. At the end both ways get another 200 ms to deliver what was
+/// read; `notices` says how much was lost, unless another drives from now on and gets it.
 pub fn run<'a>(
     console: &'a Console,
     raw: Option<&'a RawMode<'a>>,
@@ -112,8 +124,9 @@ pub fn run<'a>(
     signals: &'a mut Signals,
     watchers: [&'a mut dyn Watcher; WATCHERS],
     settings: &'a Settings<'a>,
-) -> Result<Ending, Error> {
-    event_loop::Relay::new(console, raw, notices, signals, watchers, settings)?.run()
+    left: &Undelivered,
+) -> Result<(Ending, Undelivered), Error> {
+    event_loop::Relay::new(console, raw, notices, signals, watchers, settings)?.take_up(left).run()
 }
 
 /// `time` as poll wants it; more than it can count is for ever.

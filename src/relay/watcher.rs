@@ -15,8 +15,21 @@ pub trait Watcher: fmt::Debug {
     fn next_look(&self) -> Option<Instant>;
 
     /// Looks, since the descriptor is readable or the time has come.
-    fn look(&mut self, notices: &mut Notices);
+    fn look(&mut self, notices: &mut Notices) -> Wish;
+
+    /// Gets a copy of what the console printed, as it is read. It must not take its time.
+    fn hears(&mut self, _printed: &[u8]) {}
+}
+
+/// What a watcher wishes of the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Wish {
+    /// Nothing.
+    GoOn,
+    /// That it ends, and gives out what it has not delivered: another drives from now on.
+    HandOver,
 }
 
 /// How many watchers a session can have.
-pub const WATCHERS: usize = 2;
+pub const WATCHERS: usize = 3;

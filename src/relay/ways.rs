@@ -143,6 +143,8 @@ impl Relay<'_> {
         match retry_on_intr(|| read(self.console, self.printed.free())) {
             Ok(0) => self.hang_up(),
             Ok(count) => {
+                let new = &self.printed.free()[..count];
+                self.watchers.iter_mut().for_each(|watcher| watcher.hears(new));
                 self.printed.filled(count);
                 self.count.received += count as u64;
                 self.linger.heard(Instant::now());
@@ -205,8 +207,10 @@ impl Relay<'_> {
                 break;
             }
         }
-        self.count.refused += self.typed.len();
-        self.tell_losses();
+        if !matches!(stop, Ended(Ending::HandedOver)) {
+            self.count.refused += self.typed.len();
+            self.tell_losses();
+        }
     }
 
     /// Waits until more can be written. False where there is nothing more to write.

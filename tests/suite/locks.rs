@@ -139,7 +139,7 @@ fn the_directory_of_lockdev_is_used_where_it_exists() {
 fn a_live_vconsole_is_named_and_refuses_others_whatever_they_say() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     let session = attached(&guest, &locks, &terminal);
-    for options in [&[][..], &["--force"], &["--locks", "check"], &["--locks", "require"]] {
+    for options in [&[][..], &["--locks", "check"], &["--locks", "require"]] {
         let output = try_attach(&guest, &locks, options);
         assert_refused(&output, &format!("held by vconsole (pid {}", session.pid()));
     }

@@ -33,5 +33,6 @@ mod status_holders;
 mod status_table;
 mod status_watch;
 mod suspects;
+mod takeover;
 mod wait;
 mod ways_out;

@@ -15,9 +15,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::{claim_now, request};
+use super::{Gained, claim_now, request};
 use crate::claim::guard::Guard;
-use crate::claim::{Claim, LockPlace, Place, Refusal};
+use crate::claim::{LockPlace, Place, Refusal};
 use crate::cli;
 use crate::console::{NotAConsole, Target};
 use crate::exit_status::ExitStatus;
@@ -28,7 +28,7 @@ use crate::terminal;
 /// How the waiting ended.
 pub(super) enum Waited {
     /// The console is ours.
-    Claimed(Box<Claim>, Guard),
+    Claimed(Box<Gained>),
     /// Otherwise.
     Ended(ExitStatus),
 }
@@ -92,7 +92,7 @@ impl<'a> Wait<'a> {
             let openers = self.find_again()?;
             let ahead = self.place.look();
             match self.attempt(&openers, ahead) {
-                Ok(Some((claim, guard))) => return Ok(Waited::Claimed(Box::new(claim), guard)),
+                Ok(Some(gained)) => return Ok(Waited::Claimed(Box::new(gained))),
                 Ok(None) => {}
                 Err(error) => match error.downcast::<Refusal>() {
                     Ok(refusal) if refusal.is_busy() => self.wait_for(&refusal, ahead),
@@ -120,11 +120,7 @@ impl<'a> Wait<'a> {
     }
 
     /// Claims the console if nobody is in the way, and nobody ahead wants it.
-    fn attempt(
-        &mut self,
-        openers: &Openers,
-        ahead: usize,
-    ) -> anyhow::Result<Option<(Claim, Guard)>> {
+    fn attempt(&mut self, openers: &Openers, ahead: usize) -> anyhow::Result<Option<Gained>> {
         // What --force would break or evict is for the claim to judge.
         if !(self.options.force && ahead == 0) {
             request(self.options, self.target, &Guard::none()).look(openers)?;

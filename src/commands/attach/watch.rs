@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::visitors::SideDoor;
 use crate::claim::guard::Guard;
 use crate::claim::{Claim, Intruder, Intruders};
-use crate::relay::{Notices, Watcher};
+use crate::relay::{Notices, Watcher, Wish};
 use crate::terminal::RawMode;
 
 /// Sees to it that there is a guard.
@@ -16,6 +17,7 @@ pub(super) struct GuardWatch<'a> {
     guard: &'a Guard,
     claim: &'a Claim,
     raw: Option<&'a RawMode<'a>>,
+    side_door: Option<SideDoor>,
     wire: Option<OwnedFd>,
     /// When guards were started anew, of late.
     restarts: VecDeque<Instant>,
@@ -25,14 +27,19 @@ pub(super) struct GuardWatch<'a> {
 const MANY: (usize, Duration) = (3, Duration::from_secs(10));
 
 impl<'a> GuardWatch<'a> {
-    pub(super) fn new(guard: &'a Guard, claim: &'a Claim, raw: Option<&'a RawMode<'a>>) -> Self {
-        Self { guard, claim, raw, wire: guard.wire(), restarts: VecDeque::new() }
+    pub(super) fn new(
+        guard: &'a Guard,
+        claim: &'a Claim,
+        raw: Option<&'a RawMode<'a>>,
+        side_door: Option<SideDoor>,
+    ) -> Self {
+        Self { guard, claim, raw, side_door, wire: guard.wire(), restarts: VecDeque::new() }
     }
 
     /// It may have been killed before anybody looked after it.
     pub(super) fn see_that_it_is_up(&mut self, notices: &mut Notices) {
         if self.guard.was_lost() {
-            self.look(notices);
+            let _ = self.look(notices);
         }
     }
 
@@ -48,6 +55,7 @@ impl<'a> GuardWatch<'a> {
         self.guard.restart()?;
         self.claim.tell_again(self.guard);
         self.raw.iter().for_each(|raw| raw.tell_again());
+        self.side_door.iter().for_each(|side_door| side_door.tell(self.guard));
         self.wire = self.guard.wire();
         if self.guard.is_up() { Ok(()) } else { Err(io::Error::other("it was killed as well")) }
     }
@@ -63,7 +71,7 @@ impl Watcher for GuardWatch<'_> {
     }
 
     /// A guard never speaks: it is gone.
-    fn look(&mut self, notices: &mut Notices) {
+    fn look(&mut self, notices: &mut Notices) -> Wish {
         self.wire = None;
         match self.replace() {
             Ok(()) => notices.say("the guard was killed: there is a new one"),
@@ -77,6 +85,7 @@ impl Watcher for GuardWatch<'_> {
                 ));
             }
         }
+        Wish::GoOn
     }
 }
 
@@ -97,8 +106,8 @@ impl Watcher for IntruderWatch<'_> {
         self.intruders.as_ref().and_then(Intruders::next_look)
     }
 
-    fn look(&mut self, notices: &mut Notices) {
-        let Some(intruders) = &mut self.intruders else { return };
+    fn look(&mut self, notices: &mut Notices) -> Wish {
+        let Some(intruders) = &mut self.intruders else { return Wish::GoOn };
         let new = intruders.look();
         if intruders.locks_were_touched() {
             self.claim.mend_locks(self.guard).iter().for_each(|line| notices.say(line));
@@ -114,5 +123,6 @@ impl Watcher for IntruderWatch<'_> {
                 ),
             }
         }
+        Wish::GoOn
     }
 }

@@ -45,6 +45,7 @@ const PROGRAM: &[Section] = &[
             Item("1", "Something failed."),
             Item("2", "Wrong usage."),
             Item("3", "Busy: somebody has the console. Nothing was touched."),
+            Item("4", "Taken over by somebody else."),
             Item("5", "The console hung up."),
             Item("6", "No such console, not a console, or not permitted."),
             Item("101", "A bug (panic), after cleaning up."),
@@ -108,7 +109,11 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "a live lock",
-                "A running program holds it. Refused with status 3, also with --force.",
+                "A running program holds it. Refused with status 3, also with --force, unless it is a vconsole.",
+            ),
+            Item(
+                "a live vconsole's lock",
+                "Refused with status 3. With --force the same user, or root, takes the console over: the open console passes to the newcomer with all its locks and with the bytes that were not delivered yet. A session that does not answer within 2 seconds is ended by its guard, which hands the console over. Sessions are found in /run/user/UID/vconsole, where there is no /run/user/UID in /tmp/vconsole-UID, and root's in /run/vconsole.",
             ),
             Item(
                 "a program without any lock",
@@ -130,12 +135,22 @@ const ATTACH: &[Section] = &[
         ],
     ),
     (
+        "AUDIT TRAIL",
+        &[Text(
+            "Who attached to which console, was refused, took it over or was taken over, and how each session ended, is sent to the system's log (/dev/log, facility authpriv) where there is one, with --reason if it was given.",
+        )],
+    ),
+    (
         "EXIT STATUS",
         &[
             Item("0", "Detached, or the input ended and the console was quiet as asked."),
             Item("1", "Something failed."),
             Item("2", "Wrong usage."),
             Item("3", "Busy: somebody has the console. Nothing was touched."),
+            Item(
+                "4",
+                "Taken over by another vconsole: the terminal is as it was, and a line says by whom.",
+            ),
             Item("5", "The console hung up. All that was read from it was written."),
             Item("6", "No such console, not a console, or not permitted."),
             Item("101", "A bug (panic), after cleaning up."),

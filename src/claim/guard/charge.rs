@@ -1,0 +1,188 @@
+//! What a guard knows of its session, and what it puts right.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, getpgrp, getsid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::termios::ioctl_tiocnxcl;
+use serde::{Deserialize, Serialize};
+
+use super::Message;
+use crate::claim::ledger::Ledger;
+use crate::process::{foreground_of, groups_above_us};
+use crate::terminal::{self, Modes};
+
+/// The session's place among the jobs on its terminal.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Jobs {
+    /// Its process group, and those of the shells that it was started from.
+    groups: Vec<i32>,
+    /// The leader of its session in the sense of `setsid(2)`.
+    leader: i32,
+}
+
+impl Jobs {
+    pub(super) fn ours() -> Self {
+        let mut groups = groups_above_us();
+        groups.push(getpgrp().as_raw());
+        // 0 where it is in no namespace of ours, or we are of the machine's first session. (rustix has
+        // no value for that, and panics.)
+        let leader = getsid(None).map_or(0, Pid::as_raw);
+        Self { groups, leader }
+    }
+
+    /// Whether another job is in the foreground of the terminal by now, such as another vconsole, whose
+    /// raw settings are the same as ours: then they are not ours to undo.
+    fn gave_way(&self) -> bool {
+        let Some(front) = foreground_of(self.leader) else { return false };
+        let front_lives = || kill(Pid::from_raw(-front), None) != Err(nix::errno::Errno::ESRCH);
+        front > 0 && !self.groups.contains(&front) && front_lives()
+    }
+}
+
+/// What a guard knows, and what it puts right.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    ledger: Ledger,
+    terminal: Option<(OwnedFd, Modes, Jobs)>,
+    console: Option<OwnedFd>,
+    watch: Option<OwnedFd>,
+    sockets: Vec<PathBuf>,
+    heir: Heir,
+}
+
+/// Who gets the console after the session.
+#[derive(Debug)]
+pub(crate) enum Heir {
+    /// Nobody: it is given back.
+    Nobody,
+    /// Who is at the other end of this line, unless it ends before it has everything.
+    Expected(OwnedFd),
+    /// Somebody who has everything.
+    InPossession,
+}
+
+impl Charge {
+    /// That of a guard that knows nothing yet, of the session with the process number `session`.
+    pub(crate) fn of(session: i32) -> Self {
+        let ledger = Ledger::of(session);
+        let (terminal, console, watch, sockets) = (None, None, None, Vec::new());
+        Self { ledger, terminal, console, watch, sockets, heir: Heir::Nobody }
+    }
+
+    /// Notes what the session says. Gives the socket at which the guard is to answer, if it is told.
+    pub(crate) fn note(
+        &mut self,
+        message: Message,
+        descriptor: Option<OwnedFd>,
+    ) -> Option<OwnedFd> {
+        match message {
+            Message::Locks(deed) => self.ledger.note(deed, descriptor),
+            Message::Terminal(before, jobs) => {
+                self.terminal = descriptor.map(|terminal| (terminal, before, jobs));
+            }
+            Message::TerminalIsBack => self.terminal = None,
+            Message::Console => self.console = descriptor,
+            Message::Watch => self.watch = descriptor,
+            Message::HandingOver => self.heir = descriptor.map_or(Heir::Nobody, Heir::Expected),
+            Message::HandedOver => self.heir = Heir::InPossession,
+            Message::Sockets(paths) => {
+                self.sockets = paths;
+                return descriptor;
+            }
+            Message::Goodbye => {}
+        }
+        None
+    }
+
+    /// The console, if there is one to give away.
+    pub(crate) fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.console.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// The console was given to who is at the other end of `line`.
+    pub(crate) fn expect(&mut self, line: OwnedFd) {
+        self.heir = Heir::Expected(line);
+    }
+
+    /// Says something on the terminal of the dead session, once it is back as it was.
+    pub(crate) fn say(&mut self, what: &str) {
+        let terminal = self.terminal.as_ref().and_then(|(it, ..)| it.try_clone().ok());
+        self.restore_terminal();
+        // A terminal that takes nothing is not waited for.
+        if let Some(terminal) = terminal
+            && is_writable(&terminal)
+        {
+            let _ = rustix::io::write(&terminal, format!("\r\nvconsole: {what}\r\n").as_bytes());
+        }
+    }
+
+    /// Gives the terminal of the dead session back: its user is already typing.
+    pub(crate) fn restore_terminal(&mut self) {
+        if let Some((terminal, before, jobs)) = self.terminal.take()
+            && !jobs.gave_way()
+        {
+            // A terminal that is gone needs nothing.
+            let _ = terminal::put_back_if_raw(&terminal, &before);
+        }
+    }
+
+    /// What is left of the claim is given back, unless there is an heir, who has it all then.
+    fn put_right(&mut self, has_it: impl FnOnce(OwnedFd) -> bool) {
+        let inherited = match std::mem::replace(&mut self.heir, Heir::Nobody) {
+            Heir::Nobody => false,
+            Heir::InPossession => true,
+            // However long it takes: until then the claim is between two.
+            Heir::Expected(line) => has_it(line),
+        };
+        // If the session had its flock, so have we, by the same open file; if another has it now, the
+        // flag is theirs.
+        if let Some(console) = self.console.as_ref().filter(|_| !inherited)
+            && flock(console, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = ioctl_tiocnxcl(console);
+            let _ = flock(console, FlockOperation::Unlock);
+        }
+        self.ledger.undo_for_the_dead();
+        for path in std::mem::take(&mut self.sockets) {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Sees to what is left, and closes everything: first what the session waits for, with `wire` the
+    /// line to it, and last what takes its time. `has_it` waits until the heir at the other end of a
+    /// line has everything, or has ended, and tells which.
+    pub(crate) fn close(mut self, wire: OwnedFd, see: See, has_it: impl FnOnce(OwnedFd) -> bool) {
+        match see {
+            See::ToEverything => self.put_right(has_it),
+            See::ToTheHeir if matches!(self.heir, Heir::Expected(_)) => {
+                drop(wire);
+                return self.put_right(has_it);
+            }
+            See::ToTheHeir => {}
+        }
+        let Self { watch, ledger, terminal, console, .. } = self;
+        drop((ledger, terminal, console));
+        drop(wire);
+        drop(watch);
+    }
+}
+
+/// What a guard has to see to at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum See {
+    /// The session is dead: to all that it did.
+    ToEverything,
+    /// The session has given back what was its own: to a claim that is between two.
+    ToTheHeir,
+}
+
+fn is_writable(terminal: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut wanted = [PollFd::new(terminal, PollFlags::OUT)];
+    poll(&mut wanted, Some(&now)).is_ok() && wanted[0].revents() == PollFlags::OUT
+}

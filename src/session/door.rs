@@ -1,0 +1,190 @@
+//! The door of a session: who may come in, and what they want.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::unistd::geteuid;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+
+use super::place::Listener;
+use super::protocol::{Answer, Request, VERSION};
+use super::visitor::Visitor;
+use crate::wire::{self, Peer};
+
+/// Who comes in has to say soon what they want.
+const MANNERS: Duration = Duration::from_secs(2);
+/// So many may be inside that have not said yet what they want. More wait outside.
+const UNHEARD: usize = 32;
+/// So many are let in or heard at one look, and then the console has its turn.
+const AT_ONCE: usize = 16;
+/// How long the door stays shut after so many.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// The door of a session. One descriptor tells of all that happens at it.
+#[derive(Debug)]
+pub struct Door {
+    listener: Listener,
+    events: OwnedFd,
+    inside: BTreeMap<u64, Caller>,
+    next: u64,
+    /// Until when nobody is let in.
+    shut: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    wire: OwnedFd,
+    peer: Peer,
+    until: Instant,
+}
+
+/// What somebody at the door wants.
+#[derive(Debug)]
+pub enum Call {
+    /// To drive.
+    Takeover {
+        /// The line to them.
+        wire: OwnedFd,
+        /// Who it is.
+        visitor: Visitor,
+    },
+    /// Another user's process, which was turned away.
+    Stranger(Peer),
+}
+
+/// What stands for the listener among the events.
+const LISTENER: u64 = 0;
+
+impl Door {
+    /// Opens it.
+    pub fn open(listener: Listener) -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let token = epoll::EventData::new_u64(LISTENER);
+        epoll::add(&events, &listener, token, epoll::EventFlags::IN)?;
+        Ok(Self { listener, events, inside: BTreeMap::new(), next: LISTENER + 1, shut: None })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.listener.path()
+    }
+
+    /// What becomes readable when something happens at the door.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// When to look in any case.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Instant> {
+        let patience = self.inside.values().map(|caller| caller.until).min();
+        [self.shut, patience].into_iter().flatten().min()
+    }
+
+    /// Lets in who waits, and hears what they want.
+    pub fn look(&mut self) -> Vec<Call> {
+        let now = Instant::now();
+        self.inside.retain(|_, caller| caller.until > now);
+        if self.shut.is_some_and(|until| until <= now) && self.inside.len() < UNHEARD {
+            self.shut = None;
+            self.listen_for(epoll::EventFlags::IN);
+        }
+        let mut events = Vec::with_capacity(AT_ONCE);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = epoll::wait(&self.events, spare_capacity(&mut events), Some(&at_once));
+        let tokens: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
+        tokens
+            .into_iter()
+            .flat_map(|token| if token == LISTENER { self.let_in() } else { self.hear(token) })
+            .collect()
+    }
+
+    fn let_in(&mut self) -> Vec<Call> {
+        let mut strangers = Vec::new();
+        for _ in 0..AT_ONCE {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(wire) => strangers.extend(self.admit(wire)),
+                Err(Errno::AGAIN) => return strangers,
+                Err(_) => break,
+            }
+        }
+        self.shut = Some(Instant::now() + BREATH);
+        self.listen_for(epoll::EventFlags::empty());
+        strangers
+    }
+
+    fn admit(&mut self, wire: OwnedFd) -> Option<Call> {
+        let peer = Peer::of(&wire).ok()?;
+        if !may_come(peer) {
+            refuse(&wire, "this session is another user's");
+            return Some(Call::Stranger(peer));
+        }
+        let token = self.next;
+        self.next += 1;
+        let data = epoll::EventData::new_u64(token);
+        epoll::add(&self.events, &wire, data, epoll::EventFlags::IN).ok()?;
+        let until = Instant::now() + MANNERS;
+        self.inside.insert(token, Caller { wire, peer, until });
+        None
+    }
+
+    fn hear(&mut self, token: u64) -> Vec<Call> {
+        let Some(Caller { wire, peer, .. }) = self.inside.remove(&token) else {
+            return Vec::new();
+        };
+        let _ = epoll::delete(&self.events, &wire);
+        understand(wire, peer).into_iter().collect()
+    }
+
+    fn listen_for(&self, what: epoll::EventFlags) {
+        let token = epoll::EventData::new_u64(LISTENER);
+        let _ = epoll::modify(&self.events, &self.listener, token, what);
+    }
+
+    /// Closes the door for good, and gives who still stood there: they are told what became of it.
+    #[must_use]
+    pub fn close(mut self) -> Vec<Call> {
+        self.listener.remove();
+        let mut calls = self.look();
+        let waiting: Vec<u64> = self.inside.keys().copied().collect();
+        calls.extend(waiting.into_iter().flat_map(|token| self.hear(token)));
+        calls
+    }
+}
+
+/// The same user or root, and nobody else.
+pub(crate) fn may_come(peer: Peer) -> bool {
+    peer.uid == 0 || peer.uid == geteuid().as_raw()
+}
+
+/// Hears what somebody wants. What cannot be understood is answered so, and nothing comes of it.
+pub(crate) fn understand(wire: OwnedFd, peer: Peer) -> Option<Call> {
+    match wire::receive(&wire) {
+        Ok(Some((Request::Takeover { version: VERSION, about }, _))) => {
+            let visitor = Visitor::at(peer, about)?;
+            Some(Call::Takeover { wire, visitor })
+        }
+        Ok(Some((Request::Takeover { .. }, _))) => {
+            refuse(&wire, &format!("this session speaks version {VERSION} of the protocol"));
+            None
+        }
+        Err(Errno::BADMSG) => {
+            refuse(&wire, "this session does not understand that");
+            None
+        }
+        Ok(Some((Request::Done, _)) | None) | Err(_) => None,
+    }
+}
+
+/// Says no. Who does not listen has missed it.
+pub fn refuse(wire: impl AsFd, why: &str) {
+    let _ = wire::send(wire, &Answer::Refused(why.to_owned()), &[]);
+}
