@@ -3,12 +3,12 @@
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guard::{guard_of, is_done, kill};
-use super::harness::{Guest, Locks, Program, Terminal, rounds};
+use super::harness::{Guest, Locks, Program, Terminal, missing, not_root, rounds};
 use super::locks::path_name;
 
 #[test]
 fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
-    if super::harness::missing("bash") {
+    if missing("bash") {
         return;
     }
     let (first, second, locks) = (Guest::new(), Guest::new(), Locks::new());
@@ -91,4 +91,23 @@ fn shells_go_on_after_their_session_was_killed() {
             session.wait();
         }
     }
+}
+
+#[test]
+fn a_terminal_whose_leader_has_no_number_here_is_set_raw_and_back() {
+    if not_root() || missing("unshare") {
+        return;
+    }
+    // Of processes that a pid namespace does not know, the kernel gives the number 0.
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    let before = terminal.settings();
+    let vconsole = env!("CARGO_BIN_EXE_vconsole");
+    let inside = Program::new("unshare").args(["--pid", "--fork", "--kill-child=KILL", vconsole]);
+    let session = inside.arg("attach").arg(guest.path()).locks(&locks).on(&terminal);
+    terminal.shows("connected to");
+    guest.say("hello");
+    terminal.shows("hello");
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    assert_eq!(terminal.settings(), before);
 }

@@ -81,10 +81,16 @@ pub(crate) fn not_root() -> bool {
 
 /// Waits until `condition` holds, for what the kernel sends no event about.
 #[track_caller]
-pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
+    until_within(DEADLINE, what, condition);
+}
+
+/// The same, for what may take longer.
+#[track_caller]
+pub(crate) fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "after {DEADLINE:?} still not: {what}");
+        assert!(start.elapsed() < limit, "after {limit:?} still not: {what}");
         std::thread::sleep(GLANCE);
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::{Gid, Uid, chown};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use super::super::harness::{Client, DEADLINE, Piped, Process, Program, until};
+use super::super::harness::{Client, DEADLINE, Piped, Process, Program, until_within};
 use super::console::{Console, fields_of, open_to_all, processes};
 use super::qemu::boot_image;
 use super::{User, token};
@@ -115,7 +115,8 @@ impl Libvirt {
             _undertaker: undertaker,
             _made: made,
         };
-        until("libvirtd listens", || socket.exists());
+        // It looks at all that the machine has first, which takes its time on a busy one.
+        until_within(Duration::from_secs(60), "libvirtd listens", || socket.exists());
         libvirt.boot();
         libvirt
     }
