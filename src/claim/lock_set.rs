@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
@@ -30,7 +32,14 @@ pub(super) struct LockSet {
     mutexes: Vec<LockFile>,
     /// What the user should know once the claim has succeeded.
     remarks: Remarks,
+    /// The names whose holders are to be evicted, and so are not taken yet.
+    pending: Vec<Slot>,
+    /// Those who were evicted: their locks are good for nothing any more.
+    evicted: Vec<Process>,
 }
+
+/// How long those who were evicted may take to remove their locks themselves.
+const FAREWELL: Duration = Duration::from_millis(1500);
 
 /// One lock name in one lock directory.
 #[derive(Clone, Debug)]
@@ -63,6 +72,28 @@ pub(super) enum Way {
     Break(LockFile, String),
     /// Another console's lock with the same name.
     Anothers,
+    /// A live program's lock, which --force breaks once that was evicted.
+    Held(Held),
+}
+
+/// A live program's lock.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) holder: Process,
+    since: SystemTime,
+    lock: PathBuf,
+}
+
+impl Held {
+    pub(super) fn refusal(&self, request: &Request<'_>) -> Refusal {
+        Refusal::Held {
+            console: request.target.to_string(),
+            holder: Box::new(self.holder.clone()),
+            since: self.since,
+            lock: self.lock.clone(),
+            forced: request.force,
+        }
+    }
 }
 
 impl LockSet {
@@ -74,6 +105,8 @@ impl LockSet {
             prepared: Vec::new(),
             mutexes: Vec::new(),
             remarks: Remarks::default(),
+            pending: Vec::new(),
+            evicted: Vec::new(),
         };
         if request.mode == LockMode::Off {
             return Ok((set, Vec::new()));
@@ -112,6 +145,33 @@ impl LockSet {
         Ok(())
     }
 
+    /// Takes the names of those who were evicted. Most remove their locks themselves when they leave, and
+    /// some do so by name, whoever's lock that is by then: those are made again.
+    pub(super) fn take_from(
+        &mut self,
+        request: &Request<'_>,
+        evicted: &[Process],
+    ) -> Result<(), Stop> {
+        let until = Instant::now() + FAREWELL;
+        while !self.pending.is_empty() {
+            if Instant::now() >= until {
+                self.evicted = evicted.to_vec();
+            }
+            for slot in std::mem::take(&mut self.pending) {
+                let way = self.way(request, &slot)?;
+                match &way {
+                    Way::Held(held) if evicted.iter().any(|it| it.is_same(&held.holder)) => {
+                        self.pending.push(slot);
+                    }
+                    _ => self.take_one(request, &slot, way)?,
+                }
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.mend(request.guard);
+        Ok(())
+    }
+
     /// Notes what is about to be done, and tells the guard.
     fn note(&mut self, guard: &Guard, deed: Deed) {
         guard.tell(deed.clone(), None);
@@ -126,7 +186,10 @@ impl LockSet {
             match taken.find(|entry| entry.is(slot.place, &slot.name.file)) {
                 Some(entry) if self.ledger.is_ours(entry) => {}
                 Some(_) => return Err(Stop::LookAgain),
-                None => drop(self.way(request, &slot)?),
+                None => match self.way(request, &slot)? {
+                    Way::Held(held) => return Err(held.refusal(request).into()),
+                    _ => {}
+                },
             }
         }
         Ok(())
@@ -168,13 +231,12 @@ impl LockSet {
                         .passed_over(&path, &format!("{holder} has another device of that name"));
                     return Ok(Way::Anothers);
                 }
-                Err(Refusal::Held {
-                    console: console(),
-                    holder: Box::new(holder),
-                    since: lock.written,
-                    lock: path,
-                    forced: request.force,
-                })
+                if self.evicted.iter().any(|evicted| evicted.is_same(&holder)) {
+                    return Ok(Way::Break(lock, format!("{holder} was evicted")));
+                }
+                let evictable = request.force && !holder.is_vconsole();
+                let held = Held { holder, since: lock.written, lock: path };
+                if evictable { Ok(Way::Held(held)) } else { Err(held.refusal(request)) }
             }
         }
     }
@@ -280,6 +342,10 @@ impl LockSet {
         let checked_only = self.prepared.get(slot.place).is_none_or(Option::is_none);
         match way {
             Way::Anothers => return Ok(()),
+            Way::Held(_) => {
+                self.pending.push(slot.clone());
+                return Ok(());
+            }
             Way::Break(_, why) if checked_only => {
                 self.remarks.passed_over(&self.ledger.path_of(slot.place, &slot.name.file), &why);
                 return Ok(());

@@ -2,12 +2,13 @@
 
 mod watch;
 
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 
 use crate::claim::guard::Guard;
-use crate::claim::{Claim, Request};
+use crate::claim::{Asker, Claim, Refusal, Request};
 use crate::cli;
 use crate::console::{Kind, OtherEnd, Target};
 use crate::exit_status::ExitStatus;
@@ -35,14 +36,22 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     let openers = Openers::of(target.device());
     target.check_that_it_may_be_driven(&openers)?;
     let guard = start_guard(&mut notices);
+    let asker = User { notices: (&mut notices).into(), signals: (&mut signals).into() };
     let request = Request {
         target: &target,
         mode: options.locks.mode,
         place: &options.locks.place.directory,
         force: options.force,
         guard: &guard,
+        asker: &asker,
     };
-    let claim = Claim::acquire(&request, &openers)?;
+    let claim = match Claim::acquire(&request, &openers) {
+        Err(gave_up @ Refusal::GivenUp { .. }) => {
+            let signal = signals.ending().context(gave_up)?;
+            return Ok(ExitStatus::Signal(signal));
+        }
+        claimed => claimed?,
+    };
     if let Some(signal) = signals.ending() {
         return Ok(ExitStatus::Signal(signal));
     }
@@ -86,6 +95,23 @@ fn drive(
     guard_watch.see_that_it_is_up(notices);
     let watchers: [&mut dyn Watcher; 2] = [&mut guard_watch, &mut intruder_watch];
     Ok(relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings)?)
+}
+
+/// The user, who learns what is done for the claim, and ends us by a signal.
+#[derive(Debug)]
+struct User<'a> {
+    notices: RefCell<&'a mut Notices>,
+    signals: RefCell<&'a mut Signals>,
+}
+
+impl Asker for User<'_> {
+    fn hears(&self, line: &str) {
+        self.notices.borrow_mut().say(line);
+    }
+
+    fn gives_up(&self) -> bool {
+        self.signals.borrow_mut().ending().is_some()
+    }
 }
 
 fn start_guard(notices: &mut Notices) -> Guard {

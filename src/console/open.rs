@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::termios::{ControlModes, OptionalActions, Termios, Winsize};
+use rustix::termios::{Action, ControlModes, OptionalActions, QueueSelector, Termios, Winsize};
 
 use super::{Device, Kind, NotAConsole, Target};
 use crate::sys;
@@ -124,6 +124,27 @@ impl Console {
         } else {
             Err(io::Error::other("it does not become raw"))
         }
+    }
+
+    /// Hangs the line up for everybody who has it open (`TIOCVHANGUP`, `ioctl_tty(2)`), and opens it
+    /// again, raw. Needs `CAP_SYS_ADMIN`; without it nothing happens but the error.
+    ///
+    /// What nobody had read of the guest's output is gone, and the modem lines of a serial port fall.
+    pub(crate) fn hang_up(self, target: &Target) -> Result<Self, OpenError> {
+        // A hang-up makes the line cooked, with echo. While its output is stopped no echo goes to the
+        // guest, whatever that prints until the line is raw again (measured: without this it read back
+        // some of its own output now and then).
+        let _ = rustix::termios::tcflow(&self.line, Action::OOff);
+        if let Err(error) = sys::hang_up(&self.line) {
+            let _ = rustix::termios::tcflow(&self.line, Action::OOn);
+            return Err(error.into());
+        }
+        let again = Self::open(target)?;
+        again.set_raw()?;
+        // The echoes that wait go with what came in meanwhile: raw, none is added.
+        let _ = rustix::termios::tcflush(&again.line, QueueSelector::IFlush);
+        let _ = rustix::termios::tcflow(&again.line, Action::OOn);
+        Ok(again)
     }
 
     /// What kind of line it is.

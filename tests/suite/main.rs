@@ -12,6 +12,7 @@
 mod attach;
 mod completions;
 mod escape;
+mod evict;
 mod guard;
 mod guard_terminal;
 mod harness;
