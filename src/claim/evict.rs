@@ -14,8 +14,8 @@ use rustix::process::Signal;
 
 use super::holders::{self, who_stay};
 use super::lock_set::{LockSet, Slot, Stop, Way};
-use super::{Refusal, Request, Suspects};
-use crate::console::{Console, Kind, OpenError, OtherEnd, Role, Target};
+use super::{Refusal, Request, Suspects, not_opened};
+use crate::console::{Console, Kind, OtherEnd, Role, Target};
 use crate::printable::Printable;
 use crate::process::{Census, Openers, Process};
 use immunity::{Means, is_another_users};
@@ -132,8 +132,8 @@ impl<'a> Eviction<'a> {
         if !console.lock().map_err(unusable)? {
             let mut pids: Vec<i32> = self.victims.iter().map(|it| it.process.pid).collect();
             pids.extend(self.evicted.iter().map(|process| process.pid));
-            return holders::flock_is_of(target, &pids)
-                .map_err(|by| Refusal::Flock { console: target.to_string(), by: Suspects(by) });
+            let known = holders::flock_is_of(target, &pids);
+            return if known { Ok(()) } else { Err(flock(self.request)) };
         }
         // The guard clears the flag of a session that was killed only where that had `flock`.
         if self.request.guard.is_up() && !console.is_exclusive().map_err(unusable)? {
@@ -201,13 +201,7 @@ impl<'a> Eviction<'a> {
     fn hang_up_once(&mut self, console: Console) -> Result<Console, Refusal> {
         let target = self.request.target;
         let had_flag = console.has_own_flag();
-        let console = console.hang_up(target).map_err(|error| match error {
-            OpenError::NotAConsole(error) => error.into(),
-            OpenError::Exclusive => {
-                Refusal::Exclusive { console: target.to_string(), by: Suspects(Vec::new()) }
-            }
-            OpenError::Failed(source) => Refusal::Unusable { console: target.to_string(), source },
-        })?;
+        let console = console.hang_up(target).map_err(|error| not_opened(target, error))?;
         if had_flag {
             // The flag is still set: the hang-up does not clear it. What the guard had is dead.
             self.request.guard.tell_console(&console);
@@ -258,12 +252,27 @@ impl<'a> Eviction<'a> {
     }
 
     fn unevictable(&self, holder: &Process, why: Immunity) -> Refusal {
-        Refusal::Unevictable {
-            console: self.request.target.to_string(),
-            holder: Box::new(holder.clone()),
-            why,
-            guest: guest_of(self.request.target),
+        unevictable(self.request, holder, why)
+    }
+}
+
+fn unevictable(request: &Request<'_>, holder: &Process, why: Immunity) -> Refusal {
+    Refusal::Unevictable {
+        console: request.target.to_string(),
+        holder: Box::new(holder.clone()),
+        why,
+        guest: guest_of(request.target),
+    }
+}
+
+/// Another has the console's `flock`, and was not evicted.
+pub(super) fn flock(request: &Request<'_>) -> Refusal {
+    let by = holders::of_flock(request.target).processes;
+    match by.as_slice() {
+        [other] if request.force && is_another_users(other) && !other.is_vconsole() => {
+            unevictable(request, other, immunity_of_hidden(other, request))
         }
+        _ => Refusal::Flock { console: request.target.to_string(), by: Suspects(by) },
     }
 }
 

@@ -38,35 +38,34 @@ pub(super) fn is_client(process: &Process, device: Device) -> bool {
 }
 
 /// Those who hold the console's `flock`: the kernel names a process, which is only a hint, since the
-/// lock goes with the descriptor to others; so that it must have the console open as well. Where that
-/// leaves nobody, all who have it open.
+/// lock goes with the descriptor to others; so that it must have the console open as well, or hide what
+/// it has open. Where that leaves nobody, all who have it open.
 pub(super) fn of_flock(target: &Target) -> Openers {
     let mut openers = Openers::of(target.device());
     let flocks = Flocks::read();
     let named = flocks.of(target);
     if openers.processes.iter().any(|process| named.contains(&process.pid)) {
         openers.processes.retain(|process| named.contains(&process.pid));
+        return openers;
+    }
+    let hidden = |&pid: &i32| match Process::find(pid) {
+        Presence::Alive(process) if process.has_open(target.device()).is_none() => Some(process),
+        _ => None,
+    };
+    let hidden: Vec<Process> = named.iter().filter(|&&pid| pid > 0).filter_map(hidden).collect();
+    if !hidden.is_empty() {
+        openers.processes = hidden;
     }
     openers
 }
 
-/// Whether those who hold the console's `flock` are among `victims`, as far as can be seen; else gives
-/// who they can be.
-pub(super) fn flock_is_of(target: &Target, victims: &[i32]) -> Result<(), Vec<Process>> {
+/// Whether those who hold the console's `flock` are among `victims`, as far as can be seen.
+pub(super) fn flock_is_of(target: &Target, victims: &[i32]) -> bool {
     let device = target.device();
-    // The kernel names one whose descriptors are hidden: another user's.
-    let hidden = |&pid: &i32| match Process::find(pid) {
-        Presence::Alive(process) if process.has_open(device).is_none() => Some(process),
-        _ => None,
-    };
-    let hidden: Vec<Process> = Flocks::read().of(target).iter().filter_map(hidden).collect();
-    if !hidden.is_empty() {
-        return Err(hidden);
-    }
     let by = of_flock(target).processes;
     let is_victim = |process: &Process| victims.contains(&process.pid);
     let others = by.iter().any(|process| !is_victim(process) && !process.has_master_of(device));
-    if others || !by.iter().any(is_victim) { Err(by) } else { Ok(()) }
+    !others && by.iter().any(is_victim)
 }
 
 /// Who keeps the console's `flock` with nothing but descriptors that were hung up: those are good for

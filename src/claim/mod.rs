@@ -130,16 +130,14 @@ impl Claim {
             match Self::attempt(request, openers.take()) {
                 Ok(claim) => return Ok(claim),
                 Err(Stop::Refused(refusal)) => return Err(refusal),
-                Err(Stop::LookAgain)
-                    if Instant::now()
-                        < *deadline.get_or_insert_with(|| Instant::now() + PATIENCE) =>
-                {
+                Err(Stop::LookAgain) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    if Instant::now() >= deadline {
+                        return Err(Refusal::Contended { console: request.target.to_string() });
+                    }
                     // Others who lost the same race wait for another time than we do.
                     let odd = u64::from(Process::own_pid().unsigned_abs() % 7);
                     thread::sleep(Duration::from_millis(1 + odd));
-                }
-                Err(Stop::LookAgain) => {
-                    return Err(Refusal::Contended { console: request.target.to_string() });
                 }
             }
         }
@@ -147,31 +145,23 @@ impl Claim {
 
     /// `openers` are looked at once: they have been counted before the first attempt.
     fn attempt(request: &Request<'_>, openers: Option<&Openers>) -> Result<Self, Stop> {
-        let name = || request.target.to_string();
-        let unusable = |source| Refusal::Unusable { console: name(), source };
+        let unusable = |source| Refusal::Unusable { console: request.target.to_string(), source };
         let (mut locks, ways) = LockSet::look(request)?;
-        let eviction = match openers {
-            _ if request.force => Eviction::plan(request, &ways, openers)?,
-            Some(openers) => {
-                refuse_if_open(request.target, openers)?;
-                None
-            }
-            None => None,
-        };
+        let mut eviction = None;
+        if request.force {
+            eviction = Eviction::plan(request, &ways, openers)?;
+        } else if let Some(openers) = openers {
+            refuse_if_open(request.target, openers)?;
+        }
         locks.take(request, ways)?;
-        let mut console = Console::open(request.target).map_err(|error| match error {
-            OpenError::NotAConsole(error) => error.into(),
-            OpenError::Exclusive => exclusive(request.target),
-            OpenError::Failed(source) => unusable(source),
-        })?;
+        let mut console = open(request.target)?;
         if let Some(eviction) = eviction {
             console = eviction.carry_out(console, &mut locks)?;
         }
         let has_flock = console.lock().map_err(unusable)?;
         let hung_up = if has_flock { None } else { holders::of_flock_and_hung_up(request.target) };
         if !has_flock && hung_up.is_none() {
-            let by = holders::of_flock(request.target);
-            return Err(Refusal::Flock { console: name(), by: Suspects(by.processes) }.into());
+            return Err(evict::flock(request).into());
         }
         // Before the last look, so that whoever comes after it is seen. Without inotify nobody is.
         let intruders = Intruders::watch(request.target, locks.directories()).ok();
@@ -264,6 +254,18 @@ impl Claim {
     #[must_use]
     pub fn lock_files(&self) -> Vec<PathBuf> {
         self.locks.borrow().paths()
+    }
+}
+
+fn open(target: &Target) -> Result<Console, Refusal> {
+    Console::open(target).map_err(|error| not_opened(target, error))
+}
+
+fn not_opened(target: &Target, error: OpenError) -> Refusal {
+    match error {
+        OpenError::NotAConsole(error) => error.into(),
+        OpenError::Exclusive => exclusive(target),
+        OpenError::Failed(source) => Refusal::Unusable { console: target.to_string(), source },
     }
 }
 

@@ -73,7 +73,6 @@ impl Process {
             let stat = Stat::read(pid).filter(|stat| stat.state == State::Living);
             stat.is_some_and(|stat| stat.session == self.pid)
         };
-        self.session == self.pid
-            && every_pid().filter(|&pid| pid != self.pid).any(in_its_session)
+        self.session == self.pid && every_pid().filter(|&pid| pid != self.pid).any(in_its_session)
     }
 }

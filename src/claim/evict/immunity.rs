@@ -83,7 +83,9 @@ impl Immunity {
         let as_root = format!("sudo vconsole attach --force {console}");
         match self {
             Self::Daemon if geteuid().is_root() => {
-                format!("tell {holder} to close the console; root needs CAP_SYS_ADMIN to hang it up")
+                format!(
+                    "tell {holder} to close the console; root needs CAP_SYS_ADMIN to hang it up"
+                )
             }
             Self::Daemon => format!("tell {holder} to close the console, or: {as_root}"),
             Self::ComesBack | Self::Failed(_) => format!("ask the user of {holder} to end it"),
