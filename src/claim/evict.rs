@@ -7,6 +7,7 @@
 mod immunity;
 mod victim;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -181,6 +182,8 @@ impl<'a> Eviction<'a> {
         }
         for _ in 0..ROUNDS {
             console = self.hang_up_once(console)?;
+            // They need a moment to come back.
+            thread::sleep(holders::LONG_ENOUGH);
             let back = who_stay(target.device(), &Openers::of(target.device()));
             self.victims.clear();
             self.add(&back)?;

@@ -1,10 +1,11 @@
 //! All lock files of one console: taken in one order, all or nothing.
 
+mod evicted;
+mod way;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
@@ -20,6 +21,9 @@ use super::{LockMode, Request};
 use crate::console::Device;
 use crate::printable::Printable;
 use crate::process::Process;
+use way::Held;
+
+pub(super) use way::{Slot, Stop, Way};
 
 /// The lock files of one console. All that could be had under the request's mode are held; dropping
 /// this gives them back.
@@ -36,64 +40,6 @@ pub(super) struct LockSet {
     pending: Vec<Slot>,
     /// Those who were evicted: their locks are good for nothing any more.
     evicted: Vec<Process>,
-}
-
-/// How long those who were evicted may take to remove their locks themselves.
-const FAREWELL: Duration = Duration::from_millis(1500);
-
-/// One lock name in one lock directory.
-#[derive(Clone, Debug)]
-pub(super) struct Slot {
-    place: usize,
-    name: LockName,
-}
-
-/// Why an attempt ended.
-pub(super) enum Stop {
-    /// Something changed meanwhile: look again from the start.
-    LookAgain,
-    /// It cannot be had.
-    Refused(Refusal),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// What stands at a lock name, and may be passed.
-#[derive(Debug)]
-pub(super) enum Way {
-    Free,
-    /// A lock to remove, since it is dead, and what to say of it.
-    Remove(LockFile, String),
-    /// A lock to break, since the user vouches with --force that nobody holds it, and what to say.
-    Break(LockFile, String),
-    /// Another console's lock with the same name.
-    Anothers,
-    /// A live program's lock, which --force breaks once that was evicted.
-    Held(Held),
-}
-
-/// A live program's lock.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) holder: Process,
-    since: SystemTime,
-    lock: PathBuf,
-}
-
-impl Held {
-    pub(super) fn refusal(&self, request: &Request<'_>) -> Refusal {
-        Refusal::Held {
-            console: request.target.to_string(),
-            holder: Box::new(self.holder.clone()),
-            since: self.since,
-            lock: self.lock.clone(),
-            forced: request.force,
-        }
-    }
 }
 
 impl LockSet {
@@ -145,33 +91,6 @@ impl LockSet {
         Ok(())
     }
 
-    /// Takes the names of those who were evicted. Most remove their locks themselves when they leave, and
-    /// some do so by name, whoever's lock that is by then: those are made again.
-    pub(super) fn take_from(
-        &mut self,
-        request: &Request<'_>,
-        evicted: &[Process],
-    ) -> Result<(), Stop> {
-        let until = Instant::now() + FAREWELL;
-        while !self.pending.is_empty() {
-            if Instant::now() >= until {
-                self.evicted = evicted.to_vec();
-            }
-            for slot in std::mem::take(&mut self.pending) {
-                let way = self.way(request, &slot)?;
-                match &way {
-                    Way::Held(held) if evicted.iter().any(|it| it.is_same(&held.holder)) => {
-                        self.pending.push(slot);
-                    }
-                    _ => self.take_one(request, &slot, way)?,
-                }
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        self.mend(request.guard);
-        Ok(())
-    }
-
     /// Notes what is about to be done, and tells the guard.
     fn note(&mut self, guard: &Guard, deed: Deed) {
         guard.tell(deed.clone(), None);
@@ -186,10 +105,11 @@ impl LockSet {
             match taken.find(|entry| entry.is(slot.place, &slot.name.file)) {
                 Some(entry) if self.ledger.is_ours(entry) => {}
                 Some(_) => return Err(Stop::LookAgain),
-                None => match self.way(request, &slot)? {
-                    Way::Held(held) => return Err(held.refusal(request).into()),
-                    _ => {}
-                },
+                None => {
+                    if let Way::Held(held) = self.way(request, &slot)? {
+                        return Err(held.refusal(request).into());
+                    }
+                }
             }
         }
         Ok(())
