@@ -73,8 +73,9 @@ pub struct Attach {
     #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
     pub console: PathBuf,
 
-    /// Take the console over: break a lock that nobody can vouch for, and as root clear an exclusive
-    /// flag that somebody left behind. A live program that holds it is named and left alone
+    /// Take the console over: break a lock that nobody can vouch for, evict other programs that have
+    /// it (by SIGHUP, then SIGTERM; as root also by hanging it up), and as root clear an exclusive flag
+    /// that somebody left behind. A live vconsole is named and left alone
     #[arg(short, long)]
     pub force: bool,
 
