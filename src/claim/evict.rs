@@ -7,6 +7,7 @@
 mod immunity;
 mod victim;
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use rustix::process::Signal;
 use super::holders::{self, who_stay};
 use super::lock_set::{LockSet, Slot, Stop, Way};
 use super::{Refusal, Request, Suspects, not_opened};
-use crate::console::{Console, Kind, OtherEnd, Role, Target};
+use crate::console::{Console, Kind, OpenError, OtherEnd, Role, Target};
 use crate::printable::Printable;
 use crate::process::{Census, Openers, Process};
 use immunity::{Means, is_another_users};
@@ -71,9 +72,10 @@ impl<'a> Eviction<'a> {
             if stay.iter().any(|process| process.pid == holder.pid) {
                 continue;
             }
+            let revoked = holder.can_use(device) == Some(false);
             match holder.has_open(device) {
                 // It was hung up before.
-                Some(true) => eviction.evicted.push(holder.clone()),
+                Some(true) if revoked => eviction.evicted.push(holder.clone()),
                 None if is_another_users(holder) => {
                     return Err(eviction.unevictable(holder, immunity_of_hidden(holder, request)));
                 }
@@ -156,7 +158,7 @@ impl<'a> Eviction<'a> {
         let start = Instant::now();
         let mut told = false;
         loop {
-            self.let_go(&format!("by {name}"));
+            self.let_go(&format!("by {name}"), &[Means::Signals]);
             let waiting = self.victims.iter().find(|victim| victim.means == Means::Signals);
             let Some(victim) = waiting else { return Ok(()) };
             if start.elapsed() >= patience {
@@ -174,6 +176,8 @@ impl<'a> Eviction<'a> {
     /// Hangs the console up for everybody, and opens it again, until nobody is left.
     fn hang_up(&mut self, mut console: Console) -> Result<Console, Refusal> {
         let target = self.request.target;
+        // Those who left of themselves meanwhile.
+        self.victims.retain(Victim::has_it);
         let obstinate = self.victims.iter().find(|victim| victim.means == Means::Signals);
         if let Some(victim) = obstinate
             && !immunity::may_hang_up()
@@ -181,6 +185,9 @@ impl<'a> Eviction<'a> {
             return Err(self.unevictable(&victim.process, Immunity::Stubborn));
         }
         for _ in 0..ROUNDS {
+            if self.victims.is_empty() {
+                return Ok(console);
+            }
             console = self.hang_up_once(console)?;
             // They need a moment to come back.
             thread::sleep(holders::LONG_ENOUGH);
@@ -189,9 +196,6 @@ impl<'a> Eviction<'a> {
             self.add(&back)?;
             let (signal, name, patience) = SIGNALS[1];
             self.signal(signal, name, patience)?;
-            if self.victims.is_empty() {
-                return Ok(console);
-            }
         }
         let (_, _, patience) = SIGNALS[1];
         self.wait_for_all(patience)?;
@@ -204,14 +208,24 @@ impl<'a> Eviction<'a> {
     fn hang_up_once(&mut self, console: Console) -> Result<Console, Refusal> {
         let target = self.request.target;
         let had_flag = console.has_own_flag();
-        let console = console.hang_up(target).map_err(|error| not_opened(target, error))?;
+        let console =
+            console.hang_up(target).map_err(|error| match (error, self.victims.first()) {
+                // Root in a user namespace of its own.
+                (OpenError::Failed(error), Some(victim))
+                    if error.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    self.unevictable(&victim.process, Immunity::Failed(error))
+                }
+                (error, _) => not_opened(target, error),
+            })?;
         if had_flag {
             // The flag is still set: the hang-up does not clear it. What the guard had is dead.
             self.request.guard.tell_console(&console);
             let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
             console.set_exclusive().map_err(unusable)?;
         }
-        self.let_go(&format!("by hanging up {}", Printable::new(target.path())));
+        let how = format!("by hanging up {}", Printable::new(target.path()));
+        self.let_go(&how, &[Means::Signals, Means::HangUp]);
         self.request.asker.hears(match target.kind() {
             Kind::Pty => "what nobody had read of the console's output may be gone",
             Kind::Serial => {
@@ -226,15 +240,16 @@ impl<'a> Eviction<'a> {
         let start = Instant::now();
         while !self.victims.is_empty() && start.elapsed() < patience {
             self.pause()?;
-            self.let_go("at last");
+            self.let_go("at last", &[Means::Signals, Means::HangUp]);
         }
         Ok(())
     }
 
-    /// Sees who has let go, and says so.
-    fn let_go(&mut self, how: &str) {
+    /// Sees who has let go of those that are evicted by one of `means`, and says so.
+    fn let_go(&mut self, how: &str, means: &[Means]) {
+        let all = std::mem::take(&mut self.victims).into_iter();
         let (left, stay): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.victims).into_iter().partition(|victim| !victim.has_it());
+            all.partition(|victim| means.contains(&victim.means) && !victim.has_it());
         self.victims = stay;
         for Victim { process, .. } in left {
             self.request.asker.hears(&format!("evicted {process} {how}"));

@@ -1,6 +1,8 @@
 //! `--force` against programs that are no vconsoles: who is made to let go and by what, and who is left
 //! alone.
 
+mod hang_up;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
@@ -9,8 +11,8 @@ use rustix::fs::{Uid, chown};
 use rustix::process::Signal;
 
 use super::harness::{
-    Bystander, Guest, Locks, Output, Program, SOMEBODY, Session, Terminal, Vconsole, is_alive,
-    missing, not_root, until,
+    Bystander, Client, Guest, Locks, Output, Program, SOMEBODY, Session, Terminal, Vconsole,
+    is_alive, missing, not_root, until,
 };
 use super::locks::{NOBODY, path_name};
 
@@ -321,78 +323,12 @@ fn killed_while_it_evicts_it_leaves_the_old_lock_and_no_flag() {
 }
 
 #[test]
-fn what_the_guest_prints_during_a_hang_up_does_not_come_back_to_it() {
-    if not_root() {
-        return;
-    }
-    for _ in 0..super::harness::rounds(10) {
-        let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
-        let _daemon = Bystander::daemon_with_open(guest.path());
-        let flood = guest.floods();
-        let session = forced(&guest, &locks).on(&terminal);
-        terminal.shows("no play");
-        drop(flood);
-        terminal.types("typed");
-        guest.hears("typed");
-        let heard = guest.ear().so_far();
-        assert_eq!(heard.len(), "typed".len(), "{:?}...", heard.get(..80));
-        terminal.types("\x1d.");
-        assert_eq!(session.wait(), 0);
-    }
-}
-
-#[test]
-fn a_line_whose_output_was_left_stopped_goes_on() {
-    // As one leaves it that is killed in the middle of a hang-up.
+fn the_lock_of_who_is_at_the_other_end_is_not_broken() {
+    // The guest is in this very process, which has the slave open as well: that makes it no client.
     let (guest, locks) = (Guest::new(), Locks::new());
-    let line = fs::File::options().read(true).write(true).open(guest.path()).unwrap();
-    rustix::termios::tcflow(&line, rustix::termios::Action::OOff).unwrap();
-    drop(line);
-    let session = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    session.types("typed");
-    guest.hears("typed");
-}
-
-/// A daemon that opens the console again whenever it was hung up, `times` times.
-fn one_who_comes_back(guest: &Guest, times: usize) -> super::harness::Piped {
-    let script =
-        "for i in $(seq \"$2\"); do cat \"$1\" >/dev/null; done; echo over; exec sleep 1000";
-    let daemon = Program::new("sh").args(["-c", script, "sh"]).arg(guest);
-    let daemon = daemon.arg(times.to_string()).piped();
-    let census = || vconsole::process::Openers::of(device(guest)).processes;
-    until("it has the console", || !census().is_empty());
-    daemon
-}
-
-fn device(guest: &Guest) -> vconsole::console::Device {
-    vconsole::console::Device::of(&fs::metadata(guest.path()).unwrap()).unwrap()
-}
-
-#[test]
-fn who_comes_back_after_a_hang_up_is_hung_up_again() {
-    if not_root() {
-        return;
-    }
-    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
-    let daemon = one_who_comes_back(&guest, 3);
-    let session = forced(&guest, &locks).attached_on(&terminal);
-    daemon.stdout().hears("over");
-    assert_eq!(terminal.screen_so_far().matches("evicted cat (pid ").count(), 3);
-    terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
-}
-
-#[test]
-fn who_comes_back_again_and_again_is_refused() {
-    if not_root() {
-        return;
-    }
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let daemon = one_who_comes_back(&guest, 1000);
+    let _line = Client::asleep(guest.path());
+    let lock = locks.write(&path_name(&guest), format!("{:>10}\n", std::process::id()));
     let output = forced(&guest, &locks).output();
-    assert_eq!(output.status, 3, "{output:?}");
-    assert!(output.stderr().contains("it came back each time"), "{output:?}");
-    assert!(output.stderr().contains("cat (pid "), "{output:?}");
-    assert!(!daemon.has_ended());
-    locks.assert_empty();
+    assert_refused(&output, "is held by ", "--force evicts who has the console open");
+    assert!(lock.exists());
 }
