@@ -50,7 +50,7 @@ require\t'Take them, or fail'
 check\t'Check them, make none'
 off\t'Do without'"
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l lock-dir -d 'The lock directory, or `auto`: the system\'s (/var/lock, else /run/lock). A directory named lockdev in it is used as well' -r -f -a "(__fish_complete_directories)"
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s f -l force -d 'Take the console over: from a vconsole that drives it (your own, or as root anybody\'s; its user is told who came), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind. Another live program that holds it is named and left alone'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s f -l force -d 'Take the console over: from a vconsole that drives it (your own, or as root anybody\'s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s q -l quiet -d 'No notices, only errors'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l watch -d 'Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a terminal in place, else one table, or one line of JSON, after the other'

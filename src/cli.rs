@@ -74,8 +74,9 @@ pub struct Attach {
     pub console: PathBuf,
 
     /// Take the console over: from a vconsole that drives it (your own, or as root anybody's; its user
-    /// is told who came), or from a lock that nobody can vouch for; as root clear an exclusive flag that
-    /// somebody left behind. Another live program that holds it is named and left alone
+    /// is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root
+    /// also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag
+    /// that somebody left behind
     #[arg(short, long)]
     pub force: bool,
 

@@ -1,6 +1,7 @@
 //! Processes, as `/proc` and `kill` show them to us.
 
 mod census;
+mod grip;
 mod master;
 mod stat;
 mod walk;
@@ -44,6 +45,8 @@ pub struct Process {
     of_the_kernel: bool,
     /// Who started it.
     parent: i32,
+    /// The process that leads its session (`setsid(2)`); 0 where that has no number here.
+    session: i32,
 }
 
 /// What there is of a process number.
@@ -75,6 +78,7 @@ impl Process {
                 terminal: 0,
                 of_the_kernel: false,
                 parent: 0,
+                session: 0,
             }),
         }
     }
@@ -99,6 +103,7 @@ impl Process {
             terminal: stat.terminal,
             of_the_kernel: stat.of_the_kernel,
             parent: stat.parent,
+            session: stat.session,
         };
         Some((process, stat.state))
     }

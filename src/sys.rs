@@ -37,6 +37,22 @@ pub fn is_exclusive(line: impl AsFd) -> io::Result<bool> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(set != 0) }
 }
 
+/// Puts `byte` into what the terminal line has read, as if it had come in (`TIOCSTI`, `ioctl_tty(2)`).
+/// Needs `CAP_SYS_ADMIN` where it is not our controlling terminal.
+pub fn put_into_input(line: impl AsFd, byte: u8) -> io::Result<()> {
+    // SAFETY: TIOCSTI reads one byte through its argument, which points to one.
+    let result = unsafe { libc::ioctl(line.as_fd().as_raw_fd(), libc::TIOCSTI, &raw const byte) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Hangs the terminal line up (`TIOCVHANGUP`, `ioctl_tty(2)`): every descriptor of it that is open now,
+/// `line` as well, is good for nothing any more. `EPERM` without `CAP_SYS_ADMIN`.
+pub fn hang_up(line: impl AsFd) -> io::Result<()> {
+    // SAFETY: TIOCVHANGUP takes no argument, and touches no memory of ours.
+    let result = unsafe { libc::ioctl(line.as_fd().as_raw_fd(), libc::TIOCVHANGUP) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Closes every descriptor but standard input, output and error: for a process that has just started,
 /// and inherited what others forgot to close.
 pub fn close_inherited() {

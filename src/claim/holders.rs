@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::console::{Device, Target};
-use crate::process::{Openers, Process};
+use crate::process::{Openers, Presence, Process};
 
 /// A descriptor that is there at every look for so long belongs to somebody who uses the console. One
 /// that goes away was udev's, fuser's, or that of somebody who lost the same race.
@@ -25,29 +25,57 @@ pub(super) fn who_stay(device: Device, openers: &Openers) -> Vec<Process> {
     let until = Instant::now() + LONG_ENOUGH;
     while !holders.is_empty() && Instant::now() < until {
         thread::sleep(BETWEEN_LOOKS);
-        holders.retain(|holder| holder.has_open(device) == Some(true));
+        holders.retain(|holder| holder.can_use(device) == Some(true));
     }
     holders
 }
 
 /// Whether a process that has the console open may be one that reads it. One of us is not, unless the
-/// console is its own terminal.
+/// console is its own terminal; nor is one that was hung up.
 pub(super) fn is_client(process: &Process, device: Device) -> bool {
     let one_of_us = process.is_one_of_us() && !process.has_as_standard(device);
-    !one_of_us && !process.has_master_of(device)
+    !one_of_us && !process.has_master_of(device) && process.can_use(device) != Some(false)
 }
 
 /// Those who hold the console's `flock`: the kernel names a process, which is only a hint, since the
-/// lock goes with the descriptor to others; so that it must have the console open as well. Where that
-/// leaves nobody, all who have it open.
+/// lock goes with the descriptor to others; so that it must have the console open as well, or hide what
+/// it has open. Where that leaves nobody, all who have it open.
 pub(super) fn of_flock(target: &Target) -> Openers {
     let mut openers = Openers::of(target.device());
     let flocks = Flocks::read();
     let named = flocks.of(target);
     if openers.processes.iter().any(|process| named.contains(&process.pid)) {
         openers.processes.retain(|process| named.contains(&process.pid));
+        return openers;
+    }
+    let hidden = |&pid: &i32| match Process::find(pid) {
+        Presence::Alive(process) if process.has_open(target.device()).is_none() => Some(process),
+        _ => None,
+    };
+    let hidden: Vec<Process> = named.iter().filter(|&&pid| pid > 0).filter_map(hidden).collect();
+    if !hidden.is_empty() {
+        openers.processes = hidden;
     }
     openers
+}
+
+/// Whether those who hold the console's `flock` are among `victims`, as far as can be seen.
+pub(super) fn flock_is_of(target: &Target, victims: &[i32]) -> bool {
+    let device = target.device();
+    let by = of_flock(target).processes;
+    let is_victim = |process: &Process| victims.contains(&process.pid);
+    let others = by.iter().any(|process| !is_victim(process) && !process.has_master_of(device));
+    !others && by.iter().any(is_victim)
+}
+
+/// Who keeps the console's `flock` with nothing but descriptors that were hung up: those are good for
+/// nothing else, and keep it until their process ends.
+pub(super) fn of_flock_and_hung_up(target: &Target) -> Option<Process> {
+    let device = target.device();
+    let by = of_flock(target).processes.into_iter();
+    let mut by = by.filter(|process| !process.has_master_of(device));
+    let first = by.next().filter(|process| process.can_use(device) == Some(false))?;
+    by.all(|process| process.can_use(device) == Some(false)).then_some(first)
 }
 
 /// The processes that the kernel names as holders of `flock`, by the file.

@@ -1,5 +1,8 @@
 //! All lock files of one console: taken in one order, all or nothing.
 
+mod evicted;
+mod way;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,9 @@ use super::remarks::Remarks;
 use super::{LockMode, Request};
 use crate::console::Device;
 use crate::process::Process;
+use way::Held;
+
+pub(super) use way::{Slot, Stop, Way};
 
 /// The lock files of one console. All that could be had under the request's mode are held; dropping
 /// this gives them back.
@@ -29,41 +35,10 @@ pub(super) struct LockSet {
     mutexes: Vec<LockFile>,
     /// What the user should know once the claim has succeeded.
     remarks: Remarks,
-}
-
-/// One lock name in one lock directory.
-#[derive(Clone, Debug)]
-pub(super) struct Slot {
-    pub(super) place: usize,
-    pub(super) name: LockName,
-}
-
-/// Why an attempt ended.
-pub(super) enum Stop {
-    /// Something changed meanwhile: look again from the start.
-    LookAgain,
-    /// It cannot be had.
-    Refused(Refusal),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// What stands at a lock name, and may be passed.
-#[derive(Debug)]
-pub(super) enum Way {
-    Free,
-    /// A lock to remove, since it is dead, and what to say of it.
-    Remove(LockFile, String),
-    /// A lock to break, since the user vouches with --force that nobody holds it, and what to say.
-    Break(LockFile, String),
-    /// The lock of the session that gives the console to us.
-    Inherit(LockFile),
-    /// Another console's lock with the same name.
-    Anothers,
+    /// The names whose holders are to be evicted, and so are not taken yet.
+    pending: Vec<Slot>,
+    /// Those who were evicted: their locks are good for nothing any more.
+    evicted: Vec<Process>,
 }
 
 impl LockSet {
@@ -75,6 +50,8 @@ impl LockSet {
             prepared: Vec::new(),
             mutexes: Vec::new(),
             remarks: Remarks::default(),
+            pending: Vec::new(),
+            evicted: Vec::new(),
         };
         if request.mode == LockMode::Off {
             return Ok((set, Vec::new()));
@@ -139,7 +116,11 @@ impl LockSet {
             match taken.find(|entry| entry.is(slot.place, &slot.name.file)) {
                 Some(entry) if self.ledger.is_ours(entry) => {}
                 Some(_) => return Err(Stop::LookAgain),
-                None => drop(self.way(request, &slot)?),
+                None => {
+                    if let Way::Held(held) = self.way(request, &slot)? {
+                        return Err(held.refusal(request).into());
+                    }
+                }
             }
         }
         Ok(())
@@ -182,13 +163,12 @@ impl LockSet {
                         .passed_over(&path, &format!("{holder} has another device of that name"));
                     return Ok(Way::Anothers);
                 }
-                Err(Refusal::Held {
-                    console: console(),
-                    holder: Box::new(holder),
-                    since: lock.written,
-                    lock: path,
-                    forced: request.force,
-                })
+                if self.evicted.iter().any(|evicted| evicted.is_same(&holder)) {
+                    return Ok(Way::Break(lock, format!("{holder} was evicted")));
+                }
+                let evictable = request.force && request.heir_of.is_none() && !holder.is_vconsole();
+                let held = Held { holder, since: lock.written, lock: path };
+                if evictable { Ok(Way::Held(held)) } else { Err(held.refusal(request)) }
             }
         }
     }
@@ -263,6 +243,10 @@ impl LockSet {
         let checked_only = self.prepared.get(slot.place).is_none_or(Option::is_none);
         match way {
             Way::Anothers => return Ok(()),
+            Way::Held(_) => {
+                self.pending.push(slot.clone());
+                return Ok(());
+            }
             Way::Break(_, why) if checked_only => {
                 self.remarks.passed_over(&self.ledger.path_of(slot.place, &slot.name.file), &why);
                 return Ok(());

@@ -1,6 +1,7 @@
 //! The right to drive a console, under every convention of the field at once.
 
 mod directory;
+mod evict;
 pub mod guard;
 mod holders;
 mod inherit;
@@ -20,6 +21,7 @@ mod survey;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
@@ -27,9 +29,11 @@ use std::time::{Duration, Instant};
 
 use crate::console::{Console, OpenError, Target};
 use crate::process::{Openers, Process};
+use evict::Eviction;
 use guard::Guard;
 use lock_set::{LockSet, Stop};
 
+pub use evict::Immunity;
 pub use inherit::Inheritance;
 pub use intruders::{Intruder, Intruders};
 pub use judge::{Death, Suspicion, Verdict};
@@ -77,12 +81,22 @@ pub struct Request<'a> {
     pub mode: LockMode,
     /// Where they are.
     pub place: &'a LockPlace,
-    /// Whether locks that nobody can vouch for are broken.
+    /// Whether locks that nobody can vouch for are broken, and whoever has it is evicted.
     pub force: bool,
     /// The process whose live session gives the console to us, if one does.
     pub heir_of: Option<i32>,
     /// Who is told what is done, so as to undo it if we are killed.
     pub guard: &'a Guard,
+    /// Who asks.
+    pub asker: &'a dyn Asker,
+}
+
+/// Who asks for a claim: to evict others takes its time.
+pub trait Asker: fmt::Debug {
+    /// Learns what is going on: a line, safe to show.
+    fn hears(&self, line: &str);
+    /// Whether there is no more use in going on.
+    fn gives_up(&self) -> bool;
 }
 
 impl Request<'_> {
@@ -118,18 +132,20 @@ impl Claim {
     /// `openers` are those who have it open now; it is refused where one of them goes on using it.
     pub fn acquire(request: &Request<'_>, openers: &Openers) -> Result<Self, Refusal> {
         let mut openers = Some(openers);
-        let deadline = Instant::now() + PATIENCE;
+        // From the first time on: an eviction before it takes as long as it takes.
+        let mut deadline = None;
         loop {
             match Self::attempt(request, openers.take()) {
                 Ok(claim) => return Ok(claim),
                 Err(Stop::Refused(refusal)) => return Err(refusal),
-                Err(Stop::LookAgain) if Instant::now() < deadline => {
+                Err(Stop::LookAgain) => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+                    if Instant::now() >= deadline {
+                        return Err(Refusal::Contended { console: request.target.to_string() });
+                    }
                     // Others who lost the same race wait for another time than we do.
                     let odd = u64::from(Process::own_pid().unsigned_abs() % 7);
                     thread::sleep(Duration::from_millis(1 + odd));
-                }
-                Err(Stop::LookAgain) => {
-                    return Err(Refusal::Contended { console: request.target.to_string() });
                 }
             }
         }
@@ -137,24 +153,27 @@ impl Claim {
 
     /// `openers` are looked at once: they have been counted before the first attempt.
     fn attempt(request: &Request<'_>, openers: Option<&Openers>) -> Result<Self, Stop> {
-        let name = || request.target.to_string();
-        let unusable = |source| Refusal::Unusable { console: name(), source };
+        let unusable = |source| Refusal::Unusable { console: request.target.to_string(), source };
         let (mut locks, ways) = LockSet::look(request)?;
-        if let Some(openers) = openers {
+        let mut eviction = None;
+        if request.force {
+            eviction = Eviction::plan(request, &ways, openers)?;
+        } else if let Some(openers) = openers {
             refuse_if_open(request.target, openers)?;
         }
         locks.take(request, ways)?;
-        let console = Console::open(request.target).map_err(|error| match error {
-            OpenError::NotAConsole(error) => error.into(),
-            OpenError::Exclusive => exclusive(request.target),
-            OpenError::Failed(source) => unusable(source),
-        })?;
-        if !console.lock().map_err(unusable)? {
-            let by = holders::of_flock(request.target);
-            return Err(Refusal::Flock { console: name(), by: Suspects(by.processes) }.into());
+        let mut console = open(request.target)?;
+        if let Some(eviction) = eviction {
+            console = eviction.carry_out(console, &mut locks)?;
+        }
+        let has_flock = console.lock().map_err(unusable)?;
+        let hung_up = if has_flock { None } else { holders::of_flock_and_hung_up(request.target) };
+        if !has_flock && hung_up.is_none() {
+            return Err(evict::flock(request).into());
         }
         let mut claim = Self::over(request, locks, console);
-        let stuck = claim.console.is_exclusive().map_err(unusable)?;
+        let ours = claim.console.has_own_flag();
+        let stuck = !ours && claim.console.is_exclusive().map_err(unusable)?;
         // It was left behind only if nobody has the line open any more but its other end. A vconsole
         // that came by another node of the same port has another flock.
         if stuck && !(request.force && openers_but_the_other_end(request.target).is_empty()) {
@@ -171,6 +190,9 @@ impl Claim {
         if stuck {
             claim.remarks.push("took over an exclusive flag that somebody left behind".to_owned());
         }
+        claim.remarks.extend(hung_up.map(|process| {
+            format!("going on without flock: {process} was hung up, and keeps it until it ends")
+        }));
         Ok(claim)
     }
 
@@ -248,6 +270,18 @@ impl Claim {
     }
 }
 
+fn open(target: &Target) -> Result<Console, Refusal> {
+    Console::open(target).map_err(|error| not_opened(target, error))
+}
+
+fn not_opened(target: &Target, error: OpenError) -> Refusal {
+    match error {
+        OpenError::NotAConsole(error) => error.into(),
+        OpenError::Exclusive => exclusive(target),
+        OpenError::Failed(source) => Refusal::Unusable { console: target.to_string(), source },
+    }
+}
+
 /// Refuses a console that somebody uses without a lock.
 fn refuse_if_open(target: &Target, openers: &Openers) -> Result<(), Refusal> {
     let holders = holders::who_stay(target.device(), openers);
@@ -269,5 +303,6 @@ fn openers_but_the_other_end(target: &Target) -> Vec<Process> {
     let own_guard = |process: &Process| process.is_guard() && process.is_child_of_ours();
     openers
         .filter(|process| !own_guard(process) && !process.has_master_of(target.device()))
+        .filter(|process| process.can_use(target.device()) != Some(false))
         .collect()
 }

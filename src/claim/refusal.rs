@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
+use super::evict::Immunity;
 use super::judge::Suspicion;
 use crate::console::NotAConsole;
 use crate::printable::{Printable, local_time};
@@ -83,6 +84,24 @@ pub enum Refusal {
         /// Who that can be.
         by: Suspects,
     },
+    /// Somebody who has it cannot be evicted.
+    #[error("{console} is held by {holder}, who cannot be evicted: {why}")]
+    Unevictable {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who has it.
+        holder: Box<Process>,
+        /// Why.
+        why: Immunity,
+        /// The guest at the other end, where that can be seen.
+        guest: Option<String>,
+    },
+    /// A signal came that ends us, while we waited for others to leave.
+    #[error("gave up {console}")]
+    GivenUp {
+        /// The console's name, safe to show.
+        console: String,
+    },
     /// Others who want it came first, again and again.
     #[error("{console} is wanted by others at the same moment, or one of its lock files is locked")]
     Contended {
@@ -126,8 +145,12 @@ impl Refusal {
             | Self::Kept { .. }
             | Self::Open { .. }
             | Self::Exclusive { .. }
+            | Self::Unevictable { .. }
             | Self::Contended { .. } => true,
-            Self::Directory { .. } | Self::NotAConsole(_) | Self::Unusable { .. } => false,
+            Self::Directory { .. }
+            | Self::NotAConsole(_)
+            | Self::Unusable { .. }
+            | Self::GivenUp { .. } => false,
         }
     }
 
@@ -152,8 +175,8 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Held { forced: true, .. } => {
-                "--force breaks locks that nobody can vouch for; a live session it does not ruin: \
-                 ask its user to leave"
+                "--force evicts who has the console open, which this program has not: ask its user to \
+                 end it"
                     .to_owned()
             }
             Self::Held { console, holder, .. } if holder.is_vconsole() => format!(
@@ -161,7 +184,10 @@ impl Refusal {
                  vconsole attach --force {console}"
             ),
             Self::Held { console, .. } => {
-                format!("`vconsole status {console}` shows its locks; ask its user to leave")
+                format!(
+                    "`vconsole status {console}` shows its locks; ask its user to leave, or evict it: \
+                     vconsole attach --force {console}"
+                )
             }
             Self::Suspect { console, why: Suspicion::Unreadable, .. } => format!(
                 "root can read the lock; if you know that nobody uses it: vconsole attach --force {console}"
@@ -178,7 +204,11 @@ impl Refusal {
             }
             Self::Flock { .. } => "ask its user to leave; flock ends with its process".to_owned(),
             Self::Open { .. } => {
-                "two who read one console each get a part of it: ask its user to leave".to_owned()
+                "two who read one console each get a part of it: ask its user to leave, or use --force"
+                    .to_owned()
+            }
+            Self::Unevictable { console, holder, why, guest } => {
+                why.hint(console, holder, guest.as_deref())
             }
             Self::Exclusive { console, by } if by.0.is_empty() => format!(
                 "the flag outlives a program that was killed, while anything else, such as the virtual \
@@ -188,7 +218,7 @@ impl Refusal {
             Self::Contended { .. } => "try again".to_owned(),
             Self::Directory { source, .. } => directory_hint(source).to_owned(),
             Self::NotAConsole(error) => error.hint(),
-            Self::Kept { .. } | Self::Unusable { .. } => return None,
+            Self::Kept { .. } | Self::Unusable { .. } | Self::GivenUp { .. } => return None,
         })
     }
 }

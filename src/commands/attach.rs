@@ -1,5 +1,6 @@
 //! `vconsole attach`: one console, one driver.
 
+mod gain;
 mod takeover;
 mod visitors;
 mod wait;
@@ -11,7 +12,7 @@ use anyhow::{Context as _, bail};
 
 use crate::audit::{self, Event};
 use crate::claim::guard::Guard;
-use crate::claim::{Claim, Request};
+use crate::claim::{Claim, Refusal};
 use crate::cli;
 use crate::console::{Kind, OtherEnd, Target};
 use crate::exit_status::ExitStatus;
@@ -19,9 +20,9 @@ use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
 use crate::relay::{self, Ending, Notices, Settings, Signals, Undelivered, Watcher};
 use crate::terminal::{self, RawMode};
-use takeover::take_over;
+use gain::{Gained, gain};
 use visitors::{Passed, Visitors};
-use wait::{Wait, Waited};
+use wait::Waited;
 use watch::{GuardWatch, IntruderWatch};
 
 /// How long the last words may take on a terminal that takes none.
@@ -43,6 +44,11 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     target.check_that_it_may_be_driven(&openers)?;
     let waited = gain(options, &target, &openers, &mut notices, &mut signals);
     if let Err(error) = &waited {
+        if let (Some(Refusal::GivenUp { .. }), Some(signal)) =
+            (error.downcast_ref(), signals.ending())
+        {
+            return Ok(ExitStatus::Signal(signal));
+        }
         audit::record(&target.to_string(), &Event::Refused { why: &error.to_string() });
     }
     let gained = match waited? {
@@ -123,71 +129,6 @@ fn drive(
     let handed_over = ending == Ending::HandedOver;
     let passed = if handed_over { visitors.pass_on(&claim, &left) } else { None };
     Ok((ending, passed))
-}
-
-/// A console that is ours.
-#[derive(Debug)]
-struct Gained {
-    claim: Claim,
-    guard: Guard,
-    /// What the driver before us read and did not deliver.
-    left: Undelivered,
-    /// Who that was, if we took over from a vconsole.
-    from: Option<String>,
-}
-
-/// Claims the console: now, or when its user is content to wait, as soon as it is free.
-fn gain(
-    options: &cli::Attach,
-    target: &Target,
-    openers: &Openers,
-    notices: &mut Notices,
-    signals: &mut Signals,
-) -> anyhow::Result<Waited> {
-    if let Some(limit) = options.wait {
-        return Wait::new(options, target, limit, notices, signals)?.run();
-    }
-    let gained = claim_now(options, target, openers, notices)?;
-    Ok(Waited::Claimed(Box::new(gained)))
-}
-
-/// Claims the console, with a guard that knows what is done: by force also from another vconsole.
-fn claim_now(
-    options: &cli::Attach,
-    target: &Target,
-    openers: &Openers,
-    notices: &mut Notices,
-) -> anyhow::Result<Gained> {
-    let guard = start_guard(notices);
-    let request = request(options, target, &guard);
-    let refusal = match Claim::acquire(&request, openers) {
-        Ok(claim) => return Ok(Gained { claim, guard, left: Undelivered::default(), from: None }),
-        Err(refusal) => refusal,
-    };
-    let Some(holder) = refusal.session().filter(|_| options.force) else {
-        return Err(refusal.into());
-    };
-    if let Some((claim, left)) = take_over(options, target, holder, &guard)? {
-        return Ok(Gained { claim, guard, left, from: Some(holder.to_string()) });
-    }
-    let claim = Claim::acquire(&request, &Openers::of(target.device()))?;
-    Ok(Gained { claim, guard, left: Undelivered::default(), from: None })
-}
-
-fn request<'a>(options: &'a cli::Attach, target: &'a Target, guard: &'a Guard) -> Request<'a> {
-    let (mode, place) = (options.locks.mode, &options.locks.place.directory);
-    Request { target, mode, place, force: options.force, heir_of: None, guard }
-}
-
-fn start_guard(notices: &mut Notices) -> Guard {
-    let (guard, started) = Guard::start();
-    if let Err(error) = started {
-        notices.say(format_args!(
-            "no guard can be started ({error}): going on without the exclusive flag, and if this \
-             session is killed, nobody gives the terminal and the locks back"
-        ));
-    }
-    guard
 }
 
 /// Who has the console without a lock is known only as far as `/proc` shows it.

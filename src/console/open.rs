@@ -7,7 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::termios::{ControlModes, OptionalActions, Termios, Winsize};
+use rustix::termios::{
+    Action, ControlModes, InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex,
+    Termios, Winsize,
+};
 
 use super::{Device, Kind, NotAConsole, Target};
 use crate::sys;
@@ -130,6 +133,12 @@ impl Console {
     /// Speed, parity and flow control by wires of a serial port stay as they were set before, but that
     /// a byte has eight bits, and that the line ignores the modem's.
     pub fn set_raw(&self) -> io::Result<()> {
+        self.make_raw()?;
+        // Who is killed while they hang the line up leaves its output stopped.
+        Ok(rustix::termios::tcflow(&self.line, Action::OOn)?)
+    }
+
+    fn make_raw(&self) -> io::Result<()> {
         let mut settings = rustix::termios::tcgetattr(&self.line)?;
         settings.make_raw();
         settings.control_modes |= ControlModes::CREAD | ControlModes::CLOCAL;
@@ -142,6 +151,50 @@ impl Console {
         } else {
             Err(io::Error::other("it does not become raw"))
         }
+    }
+
+    /// Hangs the line up for everybody who has it open (`TIOCVHANGUP`, `ioctl_tty(2)`), and opens it
+    /// again, raw. Needs `CAP_SYS_ADMIN`; without it nothing happens but the error.
+    ///
+    /// What nobody had read of the guest's output is gone, and the modem lines of a serial port fall.
+    pub(crate) fn hang_up(self, target: &Target) -> Result<Self, OpenError> {
+        // A hang-up makes the line cooked, with echo. While its output is stopped no echo goes to the
+        // guest, whatever that prints until the line is raw again (measured: without this a guest that
+        // printed all the while read back up to 4 KiB of it).
+        let _ = rustix::termios::tcflow(&self.line, Action::OOff);
+        if let Err(error) = sys::hang_up(&self.line) {
+            let _ = rustix::termios::tcflow(&self.line, Action::OOn);
+            return Err(error.into());
+        }
+        let again = Self::open(target)?;
+        // Where that fails some echo reaches the guest, and nothing worse.
+        let _ = again.forget_echoes();
+        again.make_raw()?;
+        // What came in between was taken for lines.
+        let _ = rustix::termios::tcflush(&again.line, QueueSelector::IFlush);
+        let _ = rustix::termios::tcflow(&again.line, Action::OOn);
+        Ok(again)
+    }
+
+    /// Drops the echoes that wait for the line's output to go on, and what it has read meanwhile. The
+    /// only thing that the kernel drops echoes for is a character that sends a signal (`isig` in the
+    /// kernel's `drivers/tty/n_tty.c`; tcflush(3) does not): here to nobody, since the line has no
+    /// session now.
+    fn forget_echoes(&self) -> io::Result<()> {
+        const INTERRUPT: u8 = 3;
+        let mut settings = rustix::termios::tcgetattr(&self.line)?;
+        settings.make_raw();
+        // In canonical mode there is room for that character even when the guest has filled the rest,
+        // unless a line is complete: here none is, without a character that ends it.
+        settings.local_modes |= LocalModes::ISIG | LocalModes::ICANON;
+        settings.input_modes |= InputModes::INLCR;
+        for code in [SpecialCodeIndex::VEOF, SpecialCodeIndex::VEOL, SpecialCodeIndex::VEOL2] {
+            settings.special_codes[code] = 0;
+        }
+        settings.special_codes[SpecialCodeIndex::VINTR] = INTERRUPT;
+        rustix::termios::tcsetattr(&self.line, OptionalActions::Now, &settings)?;
+        rustix::termios::tcflush(&self.line, QueueSelector::IFlush)?;
+        sys::put_into_input(&self.line, INTERRUPT)
     }
 
     /// What kind of line it is.

@@ -20,6 +20,7 @@ pub(super) struct Stat {
     pub(super) of_the_kernel: bool,
     pub(super) parent: i32,
     pub(super) group: i32,
+    pub(super) session: i32,
     pub(super) foreground: i32,
 }
 
@@ -55,6 +56,7 @@ impl Stat {
             of_the_kernel,
             parent: field(4)?.parse().ok()?,
             group: field(5)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
             foreground: field(8)?.parse().ok()?,
         })
     }

@@ -14,7 +14,7 @@ use super::locks::{attached, try_attach};
 fn a_program_that_has_it_open_without_a_lock_is_refused_by_name() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let opener = Bystander::with_open(guest.path());
-    for options in [&[][..], &["--force"], &["--locks", "off"]] {
+    for options in [&[][..], &["--locks", "off"]] {
         let output = try_attach(&guest, &locks, options);
         assert_eq!(output.status, 3, "{output:?}");
         let who = format!("is open in sleep (pid {}", opener.pid());

@@ -151,7 +151,7 @@ fn a_live_vconsole_is_named_and_refuses_others_whatever_they_say() {
 }
 
 #[test]
-fn a_live_program_is_named_and_left_alone_also_by_force() {
+fn a_live_program_that_does_not_have_it_open_is_left_alone_also_by_force() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let holder = Bystander::new();
     for name in all_names(&guest) {
@@ -160,7 +160,7 @@ fn a_live_program_is_named_and_left_alone_also_by_force() {
         assert_refused(&try_attach(&guest, &locks, &[]), &because);
         let output = try_attach(&guest, &locks, &["--force"]);
         assert_refused(&output, &because);
-        assert!(output.stderr().contains("a live session it does not ruin"), "{output:?}");
+        assert!(output.stderr().contains("--force evicts who has the console open"), "{output:?}");
         assert_eq!(fs::read(&lock).unwrap(), holder.lock().as_bytes());
         assert_eq!(locks.names(), [name]);
         fs::remove_file(lock).unwrap();

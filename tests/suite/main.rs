@@ -13,6 +13,7 @@ mod attach;
 mod audit;
 mod completions;
 mod escape;
+mod evict;
 mod guard;
 mod guard_terminal;
 mod harness;

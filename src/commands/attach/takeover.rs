@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::request;
-use crate::claim::guard::Guard;
 use crate::claim::{Claim, Inheritance, Refusal, Request};
-use crate::cli;
-use crate::console::Target;
 use crate::process::Process;
 use crate::relay::Undelivered;
 use crate::session::handover::{Declined, Gift, PATIENCE, ask};
@@ -23,13 +19,12 @@ const BETWEEN_CALLS: Duration = Duration::from_millis(20);
 /// Takes the console over from `holder`, whose claim stands in the way. Nothing: it ended meanwhile, and
 /// the claim has to be tried again.
 pub(super) fn take_over(
-    options: &cli::Attach,
-    target: &Target,
+    request: &Request<'_>,
+    reason: Option<&str>,
     holder: &Process,
-    guard: &Guard,
 ) -> Result<Option<(Claim, Undelivered)>, Refusal> {
     let kept = |why: &str| Refusal::Kept {
-        console: target.to_string(),
+        console: request.target.to_string(),
         holder: Box::new(holder.clone()),
         why: why.to_owned(),
     };
@@ -37,10 +32,10 @@ pub(super) fn take_over(
     else {
         return Err(kept("it is another user's: root can take it over"));
     };
-    let request = Request { heir_of: Some(holder.pid), ..request(options, target, guard) };
+    let request = Request { heir_of: Some(holder.pid), ..*request };
     // What cannot be had is refused while the other session still goes on.
     let inheritance = Inheritance::prepare(&request)?;
-    let about = About { host: host(), reason: options.reason.clone() };
+    let about = About { host: host(), reason: reason.map(str::to_owned) };
     let gift = match ask_patiently(uid, holder.pid, &about) {
         // A session that hangs is ended by its guard.
         Err(Declined::Silent) => ask(uid, holder.pid, Who::Guard, about),

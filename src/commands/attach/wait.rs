@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::{Gained, claim_now, request};
+use super::gain::{Gained, User, claim_now, request};
 use crate::claim::guard::Guard;
 use crate::claim::{LockPlace, Place, Refusal};
 use crate::cli;
@@ -123,7 +123,8 @@ impl<'a> Wait<'a> {
     fn attempt(&mut self, openers: &Openers, ahead: usize) -> anyhow::Result<Option<Gained>> {
         // What --force would break or evict is for the claim to judge.
         if !(self.options.force && ahead == 0) {
-            request(self.options, self.target, &Guard::none()).look(openers)?;
+            let user = User::new(self.notices, self.signals);
+            request(self.options, self.target, &Guard::none(), &user).look(openers)?;
         }
         let free_since = *self.free_since.get_or_insert_with(Instant::now);
         if free_since.elapsed() < courtesy(ahead) {
@@ -135,7 +136,7 @@ impl<'a> Wait<'a> {
             emulate_default_handler(SIGTSTP)?;
             return Ok(None);
         }
-        let claimed = claim_now(self.options, self.target, openers, self.notices);
+        let claimed = claim_now(self.options, self.target, openers, self.notices, self.signals);
         // What our own attempt did to the locks is no news.
         self.forget_events();
         claimed.map(Some)
@@ -228,7 +229,7 @@ fn is_ready(pidfd: &OwnedFd) -> bool {
 
 fn holders(refusal: &Refusal) -> Vec<&Process> {
     match refusal {
-        Refusal::Held { holder, .. } => vec![holder],
+        Refusal::Held { holder, .. } | Refusal::Unevictable { holder, .. } => vec![holder],
         Refusal::Flock { by, .. } | Refusal::Open { by, .. } | Refusal::Exclusive { by, .. } => {
             by.0.iter().collect()
         }

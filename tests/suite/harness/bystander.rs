@@ -18,6 +18,18 @@ impl Bystander {
         Self::on(fs::File::open(path).unwrap())
     }
 
+    /// A daemon that has `path` open: it leads a session of its own, and has no terminal.
+    pub(crate) fn daemon_with_open(path: impl AsRef<Path>) -> Self {
+        let mut command = Command::new("setsid");
+        command.args(["sleep", "1000"]).stdin(fs::File::open(path).unwrap());
+        let daemon = Self(command.spawn().unwrap());
+        super::until("the daemon runs", || {
+            let name = fs::read_to_string(format!("/proc/{}/comm", daemon.pid()));
+            name.is_ok_and(|name| name.trim_end() == "sleep")
+        });
+        daemon
+    }
+
     fn on(input: impl Into<Stdio>) -> Self {
         Self(Command::new("sleep").arg("1000").stdin(input).spawn().unwrap())
     }

@@ -109,7 +109,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "a live lock",
-                "A running program holds it. Refused with status 3, also with --force, unless it is a vconsole.",
+                "A running program holds it. Refused with status 3; --force evicts the program, if that has the console open, and takes the lock.",
             ),
             Item(
                 "a live vconsole's lock",
@@ -117,7 +117,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "a program without any lock",
-                "It has the console open for longer than a moment. Refused with status 3. Who comes later, which only root can, is told of within a second.",
+                "It has the console open for longer than a moment. Refused with status 3; --force evicts it. Who comes later, which only root can, is told of within a second.",
             ),
             Item(
                 "the exclusive flag, and nobody in sight",
@@ -131,6 +131,26 @@ const ATTACH: &[Section] = &[
             ),
             Text(
                 "The last part of a path is a lock's name under the convention of UUCP, and two devices can share it. A holder that has another device of that name open, and not this one, is not in the way.",
+            ),
+        ],
+    ),
+    (
+        "EVICTION",
+        &[
+            Text(
+                "--force makes programs that are no vconsoles let go of the console, and says what it did: \"evicted minicom (pid 812, bob) by SIGHUP\". Nobody is disturbed unless all who have it can be evicted; else it is refused with status 3, with the reason and what would work, and all is as it was.",
+            ),
+            Item(
+                "clients that a user sits at",
+                "They have a controlling terminal. They get SIGHUP, which most understand, and after 4 s SIGTERM; after 2 s more it is refused, but for root. An ordinary user evicts only their own, root everybody's.",
+            ),
+            Item(
+                "daemons, shells, leaders of sessions that others are in",
+                "They are never sent a signal. Root hangs the console up for them, and for those who heed no signal; others are refused. For a daemon of libvirt's, `virsh console --force` frees the console.",
+            ),
+            Item(
+                "hanging up",
+                "Every open descriptor of the console becomes good for nothing, whoever has it, and nobody is ended (TIOCVHANGUP, ioctl_tty(2); it needs CAP_SYS_ADMIN). The guest goes on. What nobody had read of its output is gone, as are keystrokes that it had not read; the modem lines of a serial port fall for a moment.",
             ),
         ],
     ),

@@ -155,6 +155,14 @@ impl Libvirt {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The numbers of libvirtd and of the guest, if both are alive.
+    #[track_caller]
+    pub(super) fn pids(&self) -> [i32; 2] {
+        let guest = self.guest.as_ref().unwrap();
+        assert!(!self.daemon.has_ended() && !guest.has_ended(), "one of them has ended");
+        [self.daemon.pid(), guest.pid()]
+    }
+
     /// Where QEMU itself writes down all that the guest says, whoever reads its console.
     fn log(&self) -> PathBuf {
         self.directory.path().join("serial.log")

@@ -8,6 +8,7 @@
 mod as_holder;
 mod as_newcomer;
 mod console;
+mod evicted;
 mod kernel_locks;
 mod libvirt;
 mod matrix;

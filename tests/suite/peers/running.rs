@@ -66,6 +66,11 @@ impl Running {
         self.terminal.screen_so_far().replace('\0', "")
     }
 
+    /// Its user types `text`.
+    pub(super) fn types(&self, text: &str) {
+        self.terminal.types(text);
+    }
+
     /// Waits until it is clear whether it got the console.
     #[track_caller]
     pub(super) fn outcome(&self, console: &dyn Console) -> Outcome {

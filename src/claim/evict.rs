@@ -1,0 +1,315 @@
+//! Eviction: making programs that are no vconsoles let go of a console.
+//!
+//! Programs that a user sits at are told that their terminal hung up (SIGHUP), which most understand,
+//! and then to end (SIGTERM). Daemons and shells are sent nothing: too much would end with them. For
+//! these, and for whoever heeds no signal, root hangs the console up.
+
+mod immunity;
+mod victim;
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
+
+use super::holders::{self, who_stay};
+use super::lock_set::{LockSet, Slot, Stop, Way};
+use super::{Refusal, Request, Suspects, not_opened};
+use crate::audit::{self, Event};
+use crate::console::{Console, Kind, OpenError, OtherEnd, Role, Target};
+use crate::printable::Printable;
+use crate::process::{Census, Openers, Process};
+use immunity::{Means, is_another_users};
+use victim::Victim;
+
+pub use immunity::Immunity;
+
+/// How long a program may take to end on a signal: on SIGHUP minicom takes 3.0 s and cu 2.0 s
+/// (measured), and picocom ignores it.
+const SIGNALS: [(Signal, &str, Duration); 2] = [
+    (Signal::HUP, "SIGHUP", Duration::from_secs(4)),
+    (Signal::TERM, "SIGTERM", Duration::from_secs(2)),
+];
+
+/// From then on whoever waits wants to know what for.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// How often to look whether somebody has let go, which the kernel sends no event about.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How often the console is hung up for those who come back: root's minicom opens it again within a
+/// millisecond.
+const ROUNDS: usize = 3;
+
+/// Those who are to let go of a console, and can be made to.
+#[derive(Debug)]
+pub(super) struct Eviction<'a> {
+    request: &'a Request<'a>,
+    victims: Vec<Victim>,
+    /// Those who have let go.
+    evicted: Vec<Process>,
+}
+
+impl<'a> Eviction<'a> {
+    /// Finds who is in the way, in what was found at the lock names, `ways`, and among those who have
+    /// the console open. Nobody has been disturbed when one of them refuses it all. Nothing where
+    /// nobody is in the way.
+    pub(super) fn plan(
+        request: &'a Request<'a>,
+        ways: &[(Slot, Way)],
+        openers: Option<&Openers>,
+    ) -> Result<Option<Self>, Refusal> {
+        let device = request.target.device();
+        let stay = match openers {
+            Some(openers) => who_stay(device, openers),
+            None => who_stay(device, &Openers::of(device)),
+        };
+        let mut eviction = Self { request, victims: Vec::new(), evicted: Vec::new() };
+        for (_, way) in ways {
+            let Way::Held(held) = way else { continue };
+            let holder = &held.holder;
+            if stay.iter().any(|process| process.pid == holder.pid) {
+                continue;
+            }
+            let revoked = holder.can_use(device) == Some(false);
+            match holder.has_open(device) {
+                // It was hung up before.
+                Some(true) if revoked => eviction.evicted.push(holder.clone()),
+                None if is_another_users(holder) => {
+                    return Err(eviction.unevictable(holder, immunity_of_hidden(holder, request)));
+                }
+                // It is not known what it has to do with the console: it is not signalled.
+                _ => return Err(held.refusal(request)),
+            }
+        }
+        eviction.add(&stay)?;
+        let needed = !eviction.victims.is_empty() || !eviction.evicted.is_empty();
+        Ok(needed.then_some(eviction))
+    }
+
+    /// Takes hold of all `holders`, or says which of them cannot be evicted.
+    fn add(&mut self, holders: &[Process]) -> Result<(), Refusal> {
+        let device = self.request.target.device();
+        // Between vconsoles there is no eviction.
+        if holders.iter().any(Process::is_vconsole) {
+            let console = self.request.target.to_string();
+            return Err(Refusal::Open { console, by: Suspects(holders.to_vec()) });
+        }
+        let mut all = Vec::new();
+        for holder in holders {
+            match Means::against(holder, device) {
+                Ok(means) => all.push((holder, means)),
+                Err(immunity) => return Err(self.unevictable(holder, immunity)),
+            }
+        }
+        for (holder, means) in all {
+            match Victim::identify(holder, means, device) {
+                Ok(victim) => self.victims.extend(victim),
+                Err(error) => return Err(self.unevictable(holder, Immunity::Failed(error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts them all. What locks could be had are held; the console is opened again where it had to
+    /// be hung up.
+    pub(super) fn carry_out(
+        mut self,
+        console: Console,
+        locks: &mut LockSet,
+    ) -> Result<Console, Stop> {
+        self.secure(&console)?;
+        for (signal, name, patience) in SIGNALS {
+            self.signal(signal, name, patience)?;
+        }
+        let console = if self.victims.is_empty() { console } else { self.hang_up(console)? };
+        locks.take_from(self.request, &self.evicted)?;
+        Ok(console)
+    }
+
+    /// Takes what keeps others out meanwhile, as far as it can be had, and sees that nobody else has it.
+    fn secure(&self, console: &Console) -> Result<(), Refusal> {
+        let target = self.request.target;
+        let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
+        if !console.lock().map_err(unusable)? {
+            let mut pids: Vec<i32> = self.victims.iter().map(|it| it.process.pid).collect();
+            pids.extend(self.evicted.iter().map(|process| process.pid));
+            let known = holders::flock_is_of(target, &pids);
+            return if known { Ok(()) } else { Err(flock(self.request)) };
+        }
+        // The guard clears the flag of a session that was killed only where that had `flock`.
+        if self.request.guard.is_up() && !console.is_exclusive().map_err(unusable)? {
+            self.request.guard.tell_console(console);
+            console.set_exclusive().map_err(unusable)?;
+        }
+        Ok(())
+    }
+
+    /// Sends `signal` to those whom it can end, and waits until they have let go.
+    fn signal(&mut self, signal: Signal, name: &str, patience: Duration) -> Result<(), Refusal> {
+        for victim in self.victims.iter().filter(|victim| victim.means == Means::Signals) {
+            if victim.has_it()
+                && let Err(error) = victim.send(signal)
+            {
+                return Err(self.unevictable(&victim.process, Immunity::Failed(error)));
+            }
+        }
+        let start = Instant::now();
+        let mut told = false;
+        loop {
+            self.let_go(&format!("by {name}"), &[Means::Signals]);
+            let waiting = self.victims.iter().find(|victim| victim.means == Means::Signals);
+            let Some(victim) = waiting else { return Ok(()) };
+            if start.elapsed() >= patience {
+                return Ok(());
+            }
+            if !told && start.elapsed() >= SILENCE {
+                told = true;
+                let line = format!("sent {name} to {}: waiting for it to leave", victim.process);
+                self.request.asker.hears(&line);
+            }
+            self.pause()?;
+        }
+    }
+
+    /// Hangs the console up for everybody, and opens it again, until nobody is left.
+    fn hang_up(&mut self, mut console: Console) -> Result<Console, Refusal> {
+        let target = self.request.target;
+        // Those who left of themselves meanwhile.
+        self.victims.retain(Victim::has_it);
+        let obstinate = self.victims.iter().find(|victim| victim.means == Means::Signals);
+        if let Some(victim) = obstinate
+            && !immunity::may_hang_up()
+        {
+            return Err(self.unevictable(&victim.process, Immunity::Stubborn));
+        }
+        for _ in 0..ROUNDS {
+            if self.victims.is_empty() {
+                return Ok(console);
+            }
+            console = self.hang_up_once(console)?;
+            // They need a moment to come back.
+            thread::sleep(holders::LONG_ENOUGH);
+            let back = who_stay(target.device(), &Openers::of(target.device()));
+            self.victims.clear();
+            self.add(&back)?;
+            let (signal, name, patience) = SIGNALS[1];
+            self.signal(signal, name, patience)?;
+        }
+        let (_, _, patience) = SIGNALS[1];
+        self.wait_for_all(patience)?;
+        match self.victims.first() {
+            Some(victim) => Err(self.unevictable(&victim.process, Immunity::ComesBack)),
+            None => Ok(console),
+        }
+    }
+
+    fn hang_up_once(&mut self, console: Console) -> Result<Console, Refusal> {
+        let target = self.request.target;
+        let had_flag = console.has_own_flag();
+        let console =
+            console.hang_up(target).map_err(|error| match (error, self.victims.first()) {
+                // Root in a user namespace of its own.
+                (OpenError::Failed(error), Some(victim))
+                    if error.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    self.unevictable(&victim.process, Immunity::Failed(error))
+                }
+                (error, _) => not_opened(target, error),
+            })?;
+        if had_flag {
+            // The flag is still set: the hang-up does not clear it. What the guard had is dead.
+            self.request.guard.tell_console(&console);
+            let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
+            console.set_exclusive().map_err(unusable)?;
+        }
+        let how = format!("by hanging up {}", Printable::new(target.path()));
+        self.let_go(&how, &[Means::Signals, Means::HangUp]);
+        self.request.asker.hears(match target.kind() {
+            Kind::Pty => "what nobody had read of the console's output may be gone",
+            Kind::Serial => {
+                "DTR and RTS fell for a moment, and what nobody had read of the console's output may \
+                 be gone"
+            }
+        });
+        Ok(console)
+    }
+
+    fn wait_for_all(&mut self, patience: Duration) -> Result<(), Refusal> {
+        let start = Instant::now();
+        while !self.victims.is_empty() && start.elapsed() < patience {
+            self.pause()?;
+            self.let_go("at last", &[Means::Signals, Means::HangUp]);
+        }
+        Ok(())
+    }
+
+    /// Sees who has let go of those that are evicted by one of `means`, and says so.
+    fn let_go(&mut self, how: &str, means: &[Means]) {
+        let all = std::mem::take(&mut self.victims).into_iter();
+        let (left, stay): (Vec<_>, Vec<_>) =
+            all.partition(|victim| means.contains(&victim.means) && !victim.has_it());
+        self.victims = stay;
+        for Victim { process, .. } in left {
+            self.request.asker.hears(&format!("evicted {process} {how}"));
+            let event = Event::Evicted { whom: &process.to_string(), how };
+            audit::record(&self.request.target.to_string(), &event);
+            self.evicted.push(process);
+        }
+    }
+
+    /// Waits for a moment, or until one of them ends.
+    fn pause(&self) -> Result<(), Refusal> {
+        if self.request.asker.gives_up() {
+            return Err(Refusal::GivenUp { console: self.request.target.to_string() });
+        }
+        let fds = self.victims.iter().map(|victim| PollFd::new(victim, PollFlags::IN));
+        let mut fds: Vec<PollFd<'_>> = fds.collect();
+        // An interruption only means to look earlier.
+        let _ = poll(&mut fds, GLANCE.try_into().ok().as_ref());
+        Ok(())
+    }
+
+    fn unevictable(&self, holder: &Process, why: Immunity) -> Refusal {
+        unevictable(self.request, holder, why)
+    }
+}
+
+fn unevictable(request: &Request<'_>, holder: &Process, why: Immunity) -> Refusal {
+    Refusal::Unevictable {
+        console: request.target.to_string(),
+        holder: Box::new(holder.clone()),
+        why,
+        guest: guest_of(request.target),
+    }
+}
+
+/// Another has the console's `flock`, and was not evicted.
+pub(super) fn flock(request: &Request<'_>) -> Refusal {
+    let by = holders::of_flock(request.target).processes;
+    match by.as_slice() {
+        [other] if request.force && is_another_users(other) && !other.is_vconsole() => {
+            unevictable(request, other, immunity_of_hidden(other, request))
+        }
+        _ => Refusal::Flock { console: request.target.to_string(), by: Suspects(by) },
+    }
+}
+
+/// Why one that hides what it has open cannot be evicted.
+fn immunity_of_hidden(holder: &Process, request: &Request<'_>) -> Immunity {
+    let daemon = !holder.is_interactive(request.target.device());
+    if daemon { Immunity::Daemon } else { Immunity::AnotherUsers }
+}
+
+/// The name of the guest at the other end, safe to show.
+fn guest_of(target: &Target) -> Option<String> {
+    let census = Census::take();
+    let masters = census.masters(target.device()).processes.into_iter();
+    let mut roles = masters.map(|process| OtherEnd::of(process.clone()).role);
+    roles.find_map(|role| match role {
+        Role::Guest(name) => name.map(|name| Printable::new(&name).to_string()),
+        _ => None,
+    })
+}

@@ -1,0 +1,40 @@
+//! The locks of those who were evicted.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::Request;
+use super::{LockSet, Stop, Way};
+use crate::process::Process;
+
+/// How long those who were evicted may take to remove their locks themselves.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
+impl LockSet {
+    /// Takes the names of those who were evicted. Most remove their locks themselves when they leave, and
+    /// some do so by name, whoever's lock that is by then: those are made again.
+    pub(in crate::claim) fn take_from(
+        &mut self,
+        request: &Request<'_>,
+        evicted: &[Process],
+    ) -> Result<(), Stop> {
+        let until = Instant::now() + FAREWELL;
+        while !self.pending.is_empty() {
+            if Instant::now() >= until {
+                self.evicted = evicted.to_vec();
+            }
+            for slot in std::mem::take(&mut self.pending) {
+                let way = self.way(request, &slot)?;
+                match &way {
+                    Way::Held(held) if evicted.iter().any(|it| it.is_same(&held.holder)) => {
+                        self.pending.push(slot);
+                    }
+                    _ => self.take_one(request, &slot, way)?,
+                }
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.mend(request.guard);
+        Ok(())
+    }
+}

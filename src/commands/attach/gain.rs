@@ -1,0 +1,109 @@
+//! Coming by a console: at once, by waiting for it, or by force.
+
+use std::cell::RefCell;
+
+use super::takeover::take_over;
+use super::wait::{Wait, Waited};
+use crate::claim::guard::Guard;
+use crate::claim::{Asker, Claim, Request};
+use crate::cli;
+use crate::console::Target;
+use crate::process::Openers;
+use crate::relay::{Notices, Signals, Undelivered};
+
+/// A console that is ours.
+#[derive(Debug)]
+pub(super) struct Gained {
+    pub(super) claim: Claim,
+    pub(super) guard: Guard,
+    /// What the driver before us read and did not deliver.
+    pub(super) left: Undelivered,
+    /// Who that was, if we took over from a vconsole.
+    pub(super) from: Option<String>,
+}
+
+/// Claims the console: now, or when its user is content to wait, as soon as it is free.
+pub(super) fn gain(
+    options: &cli::Attach,
+    target: &Target,
+    openers: &Openers,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Waited> {
+    if let Some(limit) = options.wait {
+        return Wait::new(options, target, limit, notices, signals)?.run();
+    }
+    let gained = claim_now(options, target, openers, notices, signals)?;
+    Ok(Waited::Claimed(Box::new(gained)))
+}
+
+/// Claims the console, with a guard that knows what is done: by force also from other programs, and
+/// from another vconsole.
+pub(super) fn claim_now(
+    options: &cli::Attach,
+    target: &Target,
+    openers: &Openers,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Gained> {
+    let guard = start_guard(notices);
+    let user = User::new(notices, signals);
+    let request = request(options, target, &guard, &user);
+    let refusal = match Claim::acquire(&request, openers) {
+        Ok(claim) => return Ok(Gained { claim, guard, left: Undelivered::default(), from: None }),
+        Err(refusal) => refusal,
+    };
+    let Some(holder) = refusal.session().filter(|_| options.force) else {
+        return Err(refusal.into());
+    };
+    if let Some((claim, left)) = take_over(&request, options.reason.as_deref(), holder)? {
+        return Ok(Gained { claim, guard, left, from: Some(holder.to_string()) });
+    }
+    let claim = Claim::acquire(&request, &Openers::of(target.device()))?;
+    Ok(Gained { claim, guard, left: Undelivered::default(), from: None })
+}
+
+/// What the command line asks for.
+pub(super) fn request<'a>(
+    options: &'a cli::Attach,
+    target: &'a Target,
+    guard: &'a Guard,
+    asker: &'a dyn Asker,
+) -> Request<'a> {
+    let (mode, place) = (options.locks.mode, &options.locks.place.directory);
+    Request { target, mode, place, force: options.force, heir_of: None, guard, asker }
+}
+
+/// The user, who learns what is done for the claim, and ends us by a signal.
+#[derive(Debug)]
+pub(super) struct User<'a> {
+    notices: RefCell<&'a mut Notices>,
+    signals: RefCell<&'a mut Signals>,
+}
+
+impl<'a> User<'a> {
+    pub(super) fn new(notices: &'a mut Notices, signals: &'a mut Signals) -> Self {
+        Self { notices: notices.into(), signals: signals.into() }
+    }
+}
+
+impl Asker for User<'_> {
+    fn hears(&self, line: &str) {
+        self.notices.borrow_mut().say(line);
+    }
+
+    fn gives_up(&self) -> bool {
+        self.signals.borrow_mut().ending().is_some()
+    }
+}
+
+fn start_guard(notices: &mut Notices) -> Guard {
+    let (guard, started) = Guard::start();
+    if let Err(error) = started {
+        notices.say(format_args!(
+            "no guard can be started ({error}): going on without the exclusive flag, and if this \
+             session is killed, nobody gives the terminal and the locks back"
+        ));
+    }
+    guard
+}

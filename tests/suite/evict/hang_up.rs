@@ -1,0 +1,85 @@
+//! What a hang-up does, and to whom.
+
+use std::fs;
+
+use super::super::harness::{
+    Bystander, Guest, Locks, Piped, Program, Terminal, Vconsole, not_root, rounds, until,
+};
+use super::{console, forced};
+
+#[test]
+fn what_the_guest_prints_during_a_hang_up_does_not_come_back_to_it() {
+    if not_root() {
+        return;
+    }
+    for _ in 0..rounds(10) {
+        let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+        let _daemon = Bystander::daemon_with_open(guest.path());
+        let flood = guest.floods();
+        let session = forced(&guest, &locks).on(&terminal);
+        terminal.shows("no play");
+        drop(flood);
+        terminal.types("typed");
+        guest.hears("typed");
+        let heard = guest.ear().so_far();
+        assert_eq!(heard.len(), "typed".len(), "{:?}...", heard.get(..80));
+        terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+    }
+}
+
+#[test]
+fn a_line_whose_output_was_left_stopped_goes_on() {
+    // As one leaves it that is killed in the middle of a hang-up.
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let line = fs::File::options().read(true).write(true).open(guest.path()).unwrap();
+    rustix::termios::tcflow(&line, rustix::termios::Action::OOff).unwrap();
+    drop(line);
+    let session = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    session.types("typed");
+    guest.hears("typed");
+}
+
+/// A daemon that opens the console again whenever it was hung up, `times` times.
+fn one_who_comes_back(guest: &Guest, times: usize) -> Piped {
+    let script =
+        "for i in $(seq \"$2\"); do cat \"$1\" >/dev/null; done; echo over; exec sleep 1000";
+    let daemon = Program::new("sh").args(["-c", script, "sh"]).arg(guest);
+    let daemon = daemon.arg(times.to_string()).piped();
+    let census = || vconsole::process::Openers::of(device(guest)).processes;
+    until("it has the console", || !census().is_empty());
+    daemon
+}
+
+fn device(guest: &Guest) -> vconsole::console::Device {
+    vconsole::console::Device::of(&fs::metadata(guest.path()).unwrap()).unwrap()
+}
+
+#[test]
+fn who_comes_back_after_a_hang_up_is_hung_up_again() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    let daemon = one_who_comes_back(&guest, 3);
+    let session = forced(&guest, &locks).attached_on(&terminal);
+    daemon.stdout().hears("over");
+    assert_eq!(terminal.screen_so_far().matches("evicted cat (pid ").count(), 3);
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+}
+
+#[test]
+fn who_comes_back_again_and_again_is_refused() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let daemon = one_who_comes_back(&guest, 1000);
+    let output = forced(&guest, &locks).output();
+    assert_eq!(output.status, 3, "{output:?}");
+    assert!(output.stderr().contains("it came back each time"), "{output:?}");
+    assert!(output.stderr().contains("cat (pid "), "{output:?}");
+    assert!(!daemon.has_ended());
+    locks.assert_empty();
+}

@@ -1,0 +1,212 @@
+//! `attach --force` against each program of the field: one driver afterwards, and nobody harmed who is
+//! not to be.
+
+use std::time::{Duration, Instant};
+
+use super::super::harness::{DEADLINE, Guest, Output, Vconsole, rounds};
+use super::console::{Console, guest};
+use super::libvirt::Libvirt;
+use super::peer::Peer;
+use super::running::Running;
+use super::{Attached, User, token, turn};
+
+/// Those that end on a signal, as their own user may send it.
+const BY_SIGNAL: [Peer; 6] =
+    [Peer::Minicom, Peer::Picocom, Peer::Tio, Peer::Cu, Peer::Kermit, Peer::Socat];
+
+/// Nobody but a vconsole has `console` open, and goes on being alone: for 10 s in a long run, else for
+/// longer than tio takes to come back.
+#[track_caller]
+fn stays_alone(console: &dyn Console, held: &Attached) {
+    let length = if rounds(1) > 1 { Duration::from_secs(10) } else { Duration::from_millis(1500) };
+    let start = Instant::now();
+    while start.elapsed() < length {
+        let openers = console.openers();
+        let alone = openers.iter().all(|opener| opener.program.starts_with("vconsole"));
+        assert!(alone && !openers.is_empty(), "{openers:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let screen = held.terminal.screen_so_far();
+    assert!(!screen.contains("has opened the console"), "{screen}");
+}
+
+/// What is left of `holder` when a vconsole of `user` has come with `--force`.
+#[track_caller]
+fn is_evicted(holder: Peer, console: &dyn Console, owner: User, user: User) -> String {
+    let running = holder.attach(console, owner);
+    let before = console.openers();
+    let start = Instant::now();
+    let held = Attached::start(console, user, &["--force"]);
+    let took = start.elapsed();
+    let screen = held.terminal.screen_so_far();
+    let named = before.iter().any(|it| screen.contains(&format!("evicted {}", it.named())));
+    assert!(named, "{}: {before:?}; {screen}", holder.name());
+    assert!(took < Duration::from_secs(8), "{} took {took:?}: {screen}", holder.name());
+    stays_alone(console, &held);
+    held.relays(console);
+    running.end();
+    assert_eq!(console.lock_files().len(), 4, "{:?}", console.lock_files());
+    held.leaves(console);
+    eprintln!("{} of {owner:?}, evicted by {user:?} in {took:?}", holder.name());
+    screen
+}
+
+/// What the guest prints all the while does not come back to it.
+#[track_caller]
+fn is_evicted_without_echo(holder: Peer, owner: User, user: User) {
+    let guest = guest();
+    let screen = is_evicted(holder, &guest, owner, user);
+    assert!(!screen.contains("going on without"), "{}: {screen}", holder.name());
+    assert!(guest.ear().so_far().is_ascii());
+}
+
+#[test]
+fn root_evicts_each_client_of_root_s() {
+    let Some(_turn) = turn() else { return };
+    for peer in Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen, Peer::MinicomO])) {
+        is_evicted_without_echo(peer, User::Root, User::Root);
+    }
+}
+
+#[test]
+fn root_evicts_each_client_of_an_ordinary_user() {
+    let Some(_turn) = turn() else { return };
+    for peer in Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen])) {
+        is_evicted_without_echo(peer, User::Owner, User::Root);
+    }
+}
+
+#[test]
+fn an_ordinary_user_evicts_each_client_of_their_own() {
+    let Some(_turn) = turn() else { return };
+    for peer in Peer::installed(BY_SIGNAL) {
+        is_evicted_without_echo(peer, User::Owner, User::Owner);
+    }
+}
+
+/// `--force` of `user` is refused, and `holder` did not even notice.
+#[track_caller]
+fn is_refused(holder: &Running, console: &dyn Console, user: User) -> Output {
+    let (openers, locks) = (console.openers(), console.lock_files());
+    let output = user.runs(Vconsole::attach(console.path()).arg("--force")).output();
+    assert_eq!(output.status, 3, "{output:?}");
+    assert!(output.stderr().contains("hint: "), "{output:?}");
+    assert_eq!((console.openers(), console.lock_files()), (openers, locks));
+    holder.relays(console);
+    output
+}
+
+#[test]
+fn an_ordinary_user_s_force_leaves_other_users_clients_alone() {
+    let Some(_turn) = turn() else { return };
+    // Whoever asks for a lock or sets the exclusive flag is noticed; nobody else can be.
+    let asking = [Peer::Minicom, Peer::Picocom, Peer::Tio, Peer::Cu, Peer::Kermit, Peer::Screen];
+    for peer in Peer::installed(asking) {
+        for holder in [User::Root, User::Other] {
+            let guest = guest();
+            let running = peer.attach(&guest, holder);
+            let output = is_refused(&running, &guest, User::Owner);
+            let said = output.stderr();
+            assert!(said.contains("sudo vconsole attach --force"), "{}: {said}", peer.name());
+            running.end();
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_user_s_force_leaves_screen_s_daemon_alone() {
+    let Some(_turn) = turn() else { return };
+    if Peer::Screen.is_missing() {
+        return;
+    }
+    let guest = guest();
+    let running = Peer::Screen.attach(&guest, User::Owner);
+    let said = is_refused(&running, &guest, User::Owner).stderr();
+    assert!(said.contains("it is a daemon"), "{said}");
+    assert!(said.contains("tell screen (pid "), "{said}");
+}
+
+/// How often the guest has said `word`.
+fn count(libvirt: &Libvirt, word: &str) -> usize {
+    String::from_utf8_lossy(&libvirt.heard()).matches(word).count()
+}
+
+#[test]
+fn root_evicts_virsh_and_neither_guest_nor_daemon_notice() {
+    let Some(_turn) = turn() else { return };
+    if Peer::Virsh.is_missing() {
+        return;
+    }
+    for daemon in [User::Root, User::Owner] {
+        let libvirt = Libvirt::start(daemon);
+        let before = libvirt.pids();
+        let screen = is_evicted(Peer::Virsh, &libvirt, daemon, User::Root);
+        let by_hanging_up = format!("by hanging up {}", libvirt.path().display());
+        assert!(screen.contains(&by_hanging_up), "{screen}");
+        assert!(screen.contains("may be gone"), "{screen}");
+        // The guest says what it hears: had it heard what it says, it would say that again.
+        let word = token();
+        let virsh = Peer::Virsh.attach(&libvirt, daemon);
+        virsh.types(&word.repeat(50));
+        let held = Attached::start(&libvirt, User::Root, &["--force"]);
+        held.relays(&libvirt);
+        assert!(count(&libvirt, &word) <= 50, "{}", count(&libvirt, &word));
+        held.leaves(&libvirt);
+        assert_eq!(libvirt.pids(), before);
+        virsh.end();
+        // It can be had the other way again.
+        let again = Peer::Virsh.attach(&libvirt, daemon);
+        again.end();
+        assert_eq!(libvirt.lock_files(), [""; 0]);
+    }
+}
+
+#[test]
+fn an_ordinary_user_s_force_leaves_libvirtd_alone_and_says_what_frees_it() {
+    let Some(_turn) = turn() else { return };
+    if Peer::Virsh.is_missing() {
+        return;
+    }
+    for (daemon, domain) in [(User::Root, "DOMAIN"), (User::Owner, super::libvirt::DOMAIN)] {
+        let libvirt = Libvirt::start(daemon);
+        let virsh = Peer::Virsh.attach(&libvirt, daemon);
+        let said = is_refused(&virsh, &libvirt, User::Owner).stderr();
+        assert!(said.contains("it is a daemon"), "{said}");
+        assert!(said.contains(&format!("virsh console --force {domain}")), "{said}");
+        virsh.end();
+    }
+}
+
+/// The guest prints from before the eviction until after it.
+#[test]
+fn a_hang_up_gives_the_guest_none_of_its_own_output_back() {
+    let Some(_turn) = turn() else { return };
+    if Peer::Screen.is_missing() {
+        return;
+    }
+    for _ in 0..rounds(3) {
+        let guest = guest();
+        let running = Peer::Screen.attach(&guest, User::Owner);
+        let heard = guest.ear().forget();
+        let flood = guest.floods();
+        flood.pours(10_000);
+        let held = Attached::start(&guest, User::Root, &["--force"]);
+        held.terminal.shows("no play");
+        drop(flood);
+        let typed = token();
+        held.terminal.types(&typed);
+        wait_until_heard(&guest, &typed);
+        assert_eq!(String::from_utf8_lossy(&guest.ear().so_far()), typed, "after {heard:?}");
+        running.end();
+        held.leaves(&guest);
+    }
+}
+
+#[track_caller]
+fn wait_until_heard(guest: &Guest, text: &str) {
+    let start = Instant::now();
+    while !guest.has_heard(text) {
+        assert!(start.elapsed() < DEADLINE, "{:?}", guest.ear().so_far());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
