@@ -1,0 +1,256 @@
+//! What is measured, and how.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::figures::{Report, median_and_interval};
+use crate::scene::{Line, Scene};
+
+type Measure = fn(&mut Report, usize);
+
+/// Every measurement, by its name.
+pub(crate) const ALL: [(&str, Measure); 6] = [
+    ("down", down),
+    ("up", up),
+    ("echo", echo),
+    ("start", start),
+    ("takeover", takeover),
+    ("memory", memory),
+];
+
+const MB: f64 = 1e6;
+
+/// From the console to the terminal: throughput, and what the client's processor time per MB is.
+fn down(report: &mut Report, rounds: usize) {
+    transfer(report, rounds, "down", &Client::all(), |scene, terminal| (&scene.console, terminal));
+}
+
+/// From the terminal to the console.
+fn up(report: &mut Report, rounds: usize) {
+    let clients: Vec<_> = Client::all().into_iter().filter(|client| client.pastes()).collect();
+    transfer(report, rounds, "up", &clients, |scene, terminal| (terminal, &scene.console));
+}
+
+fn transfer(
+    report: &mut Report,
+    rounds: usize,
+    name: &str,
+    clients: &[Client],
+    way: impl for<'a> Fn(&'a Scene, &'a Line) -> (&'a Line, &'a Line),
+) {
+    let (mut speeds, mut costs) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let moved = clients.iter().map(|&client| {
+            let scene = Scene::new();
+            let running = scene.attach(client);
+            let (from, to) = way(&scene, &running.terminal);
+            let cpu = running.cpu();
+            let (took, arrived) = pour(from, to, client.portion());
+            let cpu = running.cpu().saturating_sub(cpu);
+            running.end();
+            let amount = arrived as f64 / MB;
+            (amount / took.as_secs_f64(), cpu.as_secs_f64() * 1e3 / amount)
+        });
+        let (speed, cost) = moved.unzip();
+        // The first round only warms up.
+        if round > 0 {
+            speeds.push(speed);
+            costs.push(cost);
+        }
+    }
+    let names: Vec<_> = clients.iter().map(|client| client.name()).collect();
+    report.add(&format!("{name}: throughput"), "MB/s", &names, &speeds);
+    report.add(&format!("{name}: processor time"), "ms/MB", &names, &costs);
+}
+
+/// Sends `count` bytes of text into `from`, and tells how long it took until the last of them came out
+/// of `to`, and how many did: some programs lose some.
+fn pour(from: &Line, to: &Line, count: usize) -> (Duration, usize) {
+    // No byte of it means anything to any of the clients.
+    let text: Vec<u8> = (0..64 * 1024_u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let portions = (0..count).step_by(text.len());
+            portions.map(|sent| text.len().min(count - sent)).all(|next| from.write(&text[..next]))
+        });
+        let (last, arrived) = to.swallow(count);
+        (last - start, arrived)
+    })
+}
+
+/// A key is pressed, the guest sends it back, and it is shown.
+fn echo(report: &mut Report, rounds: usize) {
+    const KEYS: usize = 300;
+    let clients: Vec<_> =
+        Client::all().into_iter().filter(|client| *client != Client::Minicom).collect();
+    let (mut usual, mut slowest) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let all = clients.iter().map(|&client| {
+            let scene = Scene::new();
+            let running = scene.attach(client);
+            let mut times = scene.with_echo(|| {
+                (0..KEYS).map(|_| press_a_key(&running.terminal)).collect::<Vec<f64>>()
+            });
+            running.end();
+            times.sort_by(f64::total_cmp);
+            (times[KEYS / 2], times[KEYS * 99 / 100])
+        });
+        let (p50, p99) = all.unzip();
+        usual.push(p50);
+        slowest.push(p99);
+    }
+    let names: Vec<_> = clients.iter().map(|client| client.name()).collect();
+    report.add("echo: p50", "us", &names, &usual);
+    report.add("echo: p99", "us", &names, &slowest);
+}
+
+fn press_a_key(terminal: &Line) -> f64 {
+    // As long as a key takes that is held down, and a little of what else happens on a machine.
+    thread::sleep(Duration::from_millis(1));
+    let start = Instant::now();
+    let _ = terminal.write(b"k");
+    let mut byte = [0; 16];
+    terminal.read(&mut byte, start + Duration::from_secs(10));
+    start.elapsed().as_secs_f64() * 1e6
+}
+
+/// From exec to the first byte that is shown, of what the guest has printed before and prints every
+/// millisecond; and what that is made of at least: the bound's start, a guard's start (the program
+/// started in that name, until its end) and two plain walks over `/proc`.
+fn start(report: &mut Report, rounds: usize) {
+    let clients: Vec<_> = Client::all()
+        .into_iter()
+        .filter(|client| !matches!(client, Client::Minicom | Client::Tio))
+        .collect();
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let mut round: Vec<f64> = clients
+            .iter()
+            .map(|&client| first_byte(&Scene::new(), |scene| scene.command(client)))
+            .collect();
+        round.push(guard_s_start());
+        round.push(2.0 * plain_walk());
+        let least = round[0] + round[round.len() - 2] + round[round.len() - 1];
+        round.push(least);
+        times.push(round);
+    }
+    let mut names: Vec<_> = clients.iter().map(|client| client.name()).collect();
+    names.extend(["a guard's start", "two walks over /proc", "bound + guard + walks"]);
+    report.add("start: exec to first byte", "ms", &names, &times);
+    let own = names.iter().position(|name| *name == "vconsole").unwrap();
+    let of_least = times.iter().map(|round| round[own] / round[names.len() - 1]).collect();
+    let (ratio, [low, high]) = median_and_interval(of_least);
+    println!("  vconsole is {ratio:.3} of bound + guard + walks ({low:.3} to {high:.3})");
+}
+
+/// How long it takes until the program that `command` gives shows what the console prints, in ms.
+fn first_byte(scene: &Scene, command: impl FnOnce(&Scene) -> Command) -> f64 {
+    let _ = scene.console.write(b"!");
+    let command = command(scene);
+    let start = Instant::now();
+    let running = Scene::start(command);
+    let mut bytes = [0; 4096];
+    loop {
+        let count = running.terminal.read_within(&mut bytes, Duration::from_millis(1));
+        if bytes[..count].contains(&b'!') {
+            break;
+        }
+        let _ = scene.console.write(b"!");
+    }
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    running.end();
+    took
+}
+
+fn guard_s_start() -> f64 {
+    use std::os::unix::process::CommandExt as _;
+    let mut guard = Command::new(env!("CARGO_BIN_EXE_vconsole"));
+    guard.arg0("vconsole-guard").stdin(Stdio::null()).stderr(Stdio::null());
+    let start = Instant::now();
+    let _ = guard.status().unwrap();
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Looks at what every process has open, in ms.
+fn plain_walk() -> f64 {
+    let start = Instant::now();
+    let mut seen = 0;
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        if process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten();
+            seen += descriptors.flatten().filter(|it| fs::metadata(it.path()).is_ok()).count();
+        }
+    }
+    assert!(seen > 0);
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// From the exec of `attach --force` to the first byte, where a session has the console, against a
+/// plain attach to a console that is free.
+fn takeover(report: &mut Report, rounds: usize) {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let plain = first_byte(&Scene::new(), |scene| scene.command(Client::Vconsole));
+        let scene = Scene::new();
+        let holder = scene.attach(Client::Vconsole);
+        let forced = first_byte(&scene, |scene| {
+            let mut command = scene.command(Client::Vconsole);
+            command.arg("--force");
+            command
+        });
+        holder.end();
+        times.push(vec![plain, forced]);
+    }
+    report.add("takeover: exec to first byte", "ms", &["plain attach", "attach --force"], &times);
+}
+
+/// The most memory that a client ever had, and what it started: a flood down and a paste up.
+fn memory(report: &mut Report, rounds: usize) {
+    let clients: Vec<_> =
+        Client::all().into_iter().filter(|client| *client != Client::Minicom).collect();
+    let mut peaks = Vec::new();
+    for _ in 0..rounds.min(5) {
+        let peak = clients.iter().map(|&client| {
+            let scene = Scene::new();
+            let running = scene.attach(client);
+            pour(&scene.console, &running.terminal, client.portion() / 4);
+            pour(&running.terminal, &scene.console, client.portion() / 4);
+            let peak = running.peak_memory();
+            running.end();
+            peak as f64 / MB
+        });
+        peaks.push(peak.collect());
+    }
+    let names: Vec<_> = clients.iter().map(|client| client.name()).collect();
+    report.add("memory: peak", "MB", &names, &peaks);
+}
+
+/// Whether throughput falls as the stream grows.
+pub(crate) fn stream(report: &mut Report) {
+    let sizes = [1, 10, 100, 1_000, 10_000];
+    let both = [Client::Bound, Client::Vconsole];
+    let mut speeds = Vec::new();
+    for client in both {
+        let scene = Scene::new();
+        let running = scene.attach(client);
+        let speed = |&size: &usize| {
+            let (took, _) = pour(&scene.console, &running.terminal, size * 1_000_000);
+            size as f64 / took.as_secs_f64()
+        };
+        speeds.push(sizes.iter().map(speed).collect::<Vec<f64>>());
+        running.end();
+    }
+    for (index, size) in sizes.iter().enumerate() {
+        let row = vec![vec![speeds[0][index], speeds[1][index]]];
+        report.add(
+            &format!("stream of {size} MB: throughput"),
+            "MB/s",
+            &["bound", "vconsole"],
+            &row,
+        );
+    }
+}
