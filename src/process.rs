@@ -311,11 +311,16 @@ pub fn foreground_of(leader: i32) -> Option<i32> {
 /// us are among them.
 #[must_use]
 pub fn groups_above_us() -> Vec<i32> {
-    let stat = |pid: i32| Stat::read(pid);
-    let own = stat(Process::own_pid());
-    let above = iter::successors(own, |child| stat(child.parent).filter(|_| child.parent > 1));
+    above_us().skip(1).map(|process| process.group).collect()
+}
+
+/// We, and those who started us, upwards.
+fn above_us() -> impl Iterator<Item = Stat> {
+    let own = Stat::read(Process::own_pid());
+    let above =
+        iter::successors(own, |child| Stat::read(child.parent).filter(|_| child.parent > 1));
     // Nobody has so many above them; but numbers can be given anew while we read.
-    above.skip(1).take(64).map(|process| process.group).collect()
+    above.take(65)
 }
 
 /// Whether we are in the machine's first pid namespace, in which every process has a number.

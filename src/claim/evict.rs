@@ -18,7 +18,7 @@ use super::holders::{self, who_stay};
 use super::lock_set::{LockSet, Slot, Stop, Way};
 use super::{Refusal, Request, Suspects, not_opened};
 use crate::audit::{self, Event};
-use crate::console::{Console, Kind, OpenError, OtherEnd, Role, Target};
+use crate::console::{Console, Device, Kind, OpenError, OtherEnd, Role, Target};
 use crate::printable::Printable;
 use crate::process::{Census, Openers, Process};
 use immunity::{Means, is_another_users};
@@ -113,20 +113,34 @@ impl<'a> Eviction<'a> {
         Ok(())
     }
 
-    /// Evicts them all. What locks could be had are held; the console is opened again where it had to
-    /// be hung up.
+    /// Evicts them all. What locks could be had are held; `console` is opened again where it had to be
+    /// hung up.
     pub(super) fn carry_out(
         mut self,
-        console: Console,
+        console: &mut Console,
         locks: &mut LockSet,
-    ) -> Result<Console, Stop> {
-        self.secure(&console)?;
-        for (signal, name, patience) in SIGNALS {
-            self.signal(signal, name, patience)?;
+    ) -> Result<(), Stop> {
+        self.secure(console)?;
+        for _ in 0..ROUNDS {
+            if self.victims.is_empty() {
+                break;
+            }
+            // Whom a hang-up reaches anyway gets no signal: it may have the console from a shell.
+            if self.victims.iter().all(|victim| victim.means == Means::Signals) {
+                self.signal_all(console)?;
+            }
+            if !self.victims.is_empty() {
+                self.hang_up(console)?;
+            }
+            // Whoever came back, or was left behind by one who ended.
+            let there = who_stay(self.device(), &Openers::of(self.device()));
+            self.victims.clear();
+            self.add(&there)?;
         }
-        let console = if self.victims.is_empty() { console } else { self.hang_up(console)? };
-        locks.take_from(self.request, &self.evicted)?;
-        Ok(console)
+        if let Some(victim) = self.victims.first() {
+            return Err(self.unevictable(&victim.process, Immunity::ComesBack).into());
+        }
+        locks.take_from(self.request, &self.evicted)
     }
 
     /// Takes what keeps others out meanwhile, as far as it can be had, and sees that nobody else has it.
@@ -136,7 +150,8 @@ impl<'a> Eviction<'a> {
         if !console.lock().map_err(unusable)? {
             let mut pids: Vec<i32> = self.victims.iter().map(|it| it.process.pid).collect();
             pids.extend(self.evicted.iter().map(|process| process.pid));
-            let known = holders::flock_is_of(target, &pids);
+            let known = holders::flock_is_of(target, &pids)
+                || holders::of_flock_and_hung_up(target).is_some();
             return if known { Ok(()) } else { Err(flock(self.request)) };
         }
         // The guard clears the flag of a session that was killed only where that had `flock`.
@@ -147,86 +162,66 @@ impl<'a> Eviction<'a> {
         Ok(())
     }
 
-    /// Sends `signal` to those whom it can end, and waits until they have let go.
-    fn signal(&mut self, signal: Signal, name: &str, patience: Duration) -> Result<(), Refusal> {
-        for victim in self.victims.iter().filter(|victim| victim.means == Means::Signals) {
-            if victim.has_it()
-                && let Err(error) = victim.send(signal)
-            {
-                return Err(self.unevictable(&victim.process, Immunity::Failed(error)));
+    /// Sends them what ends most programs, until nobody is left or nothing more can be sent.
+    fn signal_all(&mut self, console: &Console) -> Result<(), Refusal> {
+        for (signal, name, patience) in SIGNALS {
+            for victim in self.victims.iter().filter(|victim| victim.has_it()) {
+                if let Err(error) = victim.send(signal) {
+                    return Err(self.unevictable(&victim.process, Immunity::Failed(error)));
+                }
             }
+            self.wait(name, patience)?;
+            // They leave the line as they found it: with echo, often.
+            let _ = console.set_raw();
         }
+        Ok(())
+    }
+
+    /// Waits until they have let go because of `signal`, and tells the user whom for.
+    fn wait(&mut self, signal: &str, patience: Duration) -> Result<(), Refusal> {
         let start = Instant::now();
         let mut told = false;
         loop {
-            self.let_go(&format!("by {name}"), &[Means::Signals]);
-            let waiting = self.victims.iter().find(|victim| victim.means == Means::Signals);
-            let Some(victim) = waiting else { return Ok(()) };
+            self.let_go(&format!("by {signal}"));
+            let Some(victim) = self.victims.first() else { return Ok(()) };
             if start.elapsed() >= patience {
                 return Ok(());
             }
             if !told && start.elapsed() >= SILENCE {
                 told = true;
-                let line = format!("sent {name} to {}: waiting for it to leave", victim.process);
+                let line = format!("sent {signal} to {}: waiting for it to leave", victim.process);
                 self.request.asker.hears(&line);
             }
             self.pause()?;
         }
     }
 
-    /// Hangs the console up for everybody, and opens it again, until nobody is left.
-    fn hang_up(&mut self, mut console: Console) -> Result<Console, Refusal> {
+    /// Hangs the console up for everybody, and opens it again.
+    fn hang_up(&mut self, console: &mut Console) -> Result<(), Refusal> {
         let target = self.request.target;
-        // Those who left of themselves meanwhile.
-        self.victims.retain(Victim::has_it);
-        let obstinate = self.victims.iter().find(|victim| victim.means == Means::Signals);
-        if let Some(victim) = obstinate
-            && !immunity::may_hang_up()
-        {
+        let Some(victim) = self.victims.first() else { return Ok(()) };
+        if !immunity::may_hang_up() {
             return Err(self.unevictable(&victim.process, Immunity::Stubborn));
         }
-        for _ in 0..ROUNDS {
-            if self.victims.is_empty() {
-                return Ok(console);
-            }
-            console = self.hang_up_once(console)?;
-            // They need a moment to come back.
-            thread::sleep(holders::LONG_ENOUGH);
-            let back = who_stay(target.device(), &Openers::of(target.device()));
-            self.victims.clear();
-            self.add(&back)?;
-            let (signal, name, patience) = SIGNALS[1];
-            self.signal(signal, name, patience)?;
-        }
-        let (_, _, patience) = SIGNALS[1];
-        self.wait_for_all(patience)?;
-        match self.victims.first() {
-            Some(victim) => Err(self.unevictable(&victim.process, Immunity::ComesBack)),
-            None => Ok(console),
-        }
-    }
-
-    fn hang_up_once(&mut self, console: Console) -> Result<Console, Refusal> {
-        let target = self.request.target;
+        // Somebody may have logged in on it since we looked.
+        target.check_that_it_may_be_driven(&Openers::of(self.device()))?;
+        let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
         let had_flag = console.has_own_flag();
-        let console =
-            console.hang_up(target).map_err(|error| match (error, self.victims.first()) {
-                // Root in a user namespace of its own.
-                (OpenError::Failed(error), Some(victim))
-                    if error.kind() == io::ErrorKind::PermissionDenied =>
-                {
-                    self.unevictable(&victim.process, Immunity::Failed(error))
-                }
-                (error, _) => not_opened(target, error),
-            })?;
+        match console.hang_up(target) {
+            // Root in a user namespace of its own.
+            Err(OpenError::Failed(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(self.unevictable(&victim.process, Immunity::Failed(error)));
+            }
+            done => done.map_err(|error| not_opened(target, error))?,
+        }
+        // Who was hung up may still have flock; then there is no other use for it.
+        let _ = console.lock().map_err(unusable)?;
+        self.request.guard.tell_console(&*console);
         if had_flag {
-            // The flag is still set: the hang-up does not clear it. What the guard had is dead.
-            self.request.guard.tell_console(&console);
-            let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
+            // It is still set: the hang-up does not clear it.
             console.set_exclusive().map_err(unusable)?;
         }
-        let how = format!("by hanging up {}", Printable::new(target.path()));
-        self.let_go(&how, &[Means::Signals, Means::HangUp]);
+        self.let_go(&format!("by hanging up {}", Printable::new(target.path())));
         self.request.asker.hears(match target.kind() {
             Kind::Pty => "what nobody had read of the console's output may be gone",
             Kind::Serial => {
@@ -234,23 +229,15 @@ impl<'a> Eviction<'a> {
                  be gone"
             }
         });
-        Ok(console)
-    }
-
-    fn wait_for_all(&mut self, patience: Duration) -> Result<(), Refusal> {
-        let start = Instant::now();
-        while !self.victims.is_empty() && start.elapsed() < patience {
-            self.pause()?;
-            self.let_go("at last", &[Means::Signals, Means::HangUp]);
-        }
+        // They need a moment to come back.
+        thread::sleep(holders::LONG_ENOUGH);
         Ok(())
     }
 
-    /// Sees who has let go of those that are evicted by one of `means`, and says so.
-    fn let_go(&mut self, how: &str, means: &[Means]) {
+    /// Sees who has let go, and says so.
+    fn let_go(&mut self, how: &str) {
         let all = std::mem::take(&mut self.victims).into_iter();
-        let (left, stay): (Vec<_>, Vec<_>) =
-            all.partition(|victim| means.contains(&victim.means) && !victim.has_it());
+        let (stay, left): (Vec<_>, Vec<_>) = all.partition(Victim::has_it);
         self.victims = stay;
         for Victim { process, .. } in left {
             self.request.asker.hears(&format!("evicted {process} {how}"));
@@ -270,6 +257,10 @@ impl<'a> Eviction<'a> {
         // An interruption only means to look earlier.
         let _ = poll(&mut fds, GLANCE.try_into().ok().as_ref());
         Ok(())
+    }
+
+    fn device(&self) -> Device {
+        self.request.target.device()
     }
 
     fn unevictable(&self, holder: &Process, why: Immunity) -> Refusal {

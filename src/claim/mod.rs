@@ -164,7 +164,7 @@ impl Claim {
         locks.take(request, ways)?;
         let mut console = open(request.target)?;
         if let Some(eviction) = eviction {
-            console = eviction.carry_out(console, &mut locks)?;
+            eviction.carry_out(&mut console, &mut locks)?;
         }
         let has_flock = console.lock().map_err(unusable)?;
         let hung_up = if has_flock { None } else { holders::of_flock_and_hung_up(request.target) };
@@ -186,6 +186,11 @@ impl Claim {
         }
         refuse_if_open(request.target, &Openers::of(request.target.device()))?;
         claim.look_again(request)?;
+        // Without flock nothing else tells two of us apart.
+        let one_of_us = |process: &Process| process.is_one_of_us() && !process.is_guard();
+        if hung_up.is_some() && openers_but_the_other_end(request.target).iter().any(one_of_us) {
+            return Err(Stop::LookAgain);
+        }
         claim.remarks = claim.locks.get_mut().settle(request);
         if stuck {
             claim.remarks.push("took over an exclusive flag that somebody left behind".to_owned());
@@ -204,6 +209,17 @@ impl Claim {
         let claim = Self { locks: locks.into(), console, intruders, watch, remarks: Vec::new() };
         claim.tell_watch(request.guard);
         claim
+    }
+
+    /// Evicts who else has the console open, beside us and the session that gave it to us. The claim stands
+    /// whatever comes of it.
+    pub fn evict_the_rest(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
+        let Some(eviction) = Eviction::plan(request, &[], None)? else { return Ok(()) };
+        match eviction.carry_out(&mut self.console, self.locks.get_mut()) {
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            // There are no names to take, and so none that changed.
+            Ok(()) | Err(Stop::LookAgain) => Ok(()),
+        }
     }
 
     /// Looks at the lock files once more. A vconsole that has some is refused by our `flock`, and will

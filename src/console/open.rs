@@ -13,7 +13,7 @@ use rustix::termios::{
 };
 
 use super::{Device, Kind, NotAConsole, Target};
-use crate::sys;
+use crate::{sys, test_point};
 
 /// An open console: reading and writing never block on it.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl Console {
     /// again, raw. Needs `CAP_SYS_ADMIN`; without it nothing happens but the error.
     ///
     /// What nobody had read of the guest's output is gone, and the modem lines of a serial port fall.
-    pub(crate) fn hang_up(self, target: &Target) -> Result<Self, OpenError> {
+    pub(crate) fn hang_up(&mut self, target: &Target) -> Result<(), OpenError> {
         // A hang-up makes the line cooked, with echo. While its output is stopped no echo goes to the
         // guest, whatever that prints until the line is raw again (measured: without this a guest that
         // printed all the while read back up to 4 KiB of it).
@@ -166,20 +166,23 @@ impl Console {
             let _ = rustix::termios::tcflow(&self.line, Action::OOn);
             return Err(error.into());
         }
+        test_point::reached("hung-up");
         let again = Self::open(target)?;
+        again.exclusive.set(self.exclusive.get());
         // Where that fails some echo reaches the guest, and nothing worse.
         let _ = again.forget_echoes();
-        again.make_raw()?;
+        let raw = again.make_raw();
         // What came in between was taken for lines.
         let _ = rustix::termios::tcflush(&again.line, QueueSelector::IFlush);
         let _ = rustix::termios::tcflow(&again.line, Action::OOn);
-        Ok(again)
+        *self = again;
+        Ok(raw?)
     }
 
     /// Drops the echoes that wait for the line's output to go on, and what it has read meanwhile. The
     /// only thing that the kernel drops echoes for is a character that sends a signal (`isig` in the
-    /// kernel's `drivers/tty/n_tty.c`; tcflush(3) does not): here to nobody, since the line has no
-    /// session now.
+    /// kernel's `drivers/tty/n_tty.c`; tcflush(3) does not): here to nobody, unless somebody has
+    /// made the line their controlling terminal within this very instant.
     fn forget_echoes(&self) -> io::Result<()> {
         const INTERRUPT: u8 = 3;
         let mut settings = rustix::termios::tcgetattr(&self.line)?;

@@ -2,6 +2,7 @@
 //! alone.
 
 mod hang_up;
+mod others;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,6 +1,7 @@
 //! Whom nobody may evict, and why.
 
 use std::fmt;
+use std::fs;
 use std::io;
 
 use nix::errno::Errno;
@@ -20,6 +21,10 @@ pub enum Immunity {
     AnotherUsers,
     /// It is a shell, or leads a session that others are in: they would end with it.
     Shell,
+    /// It started us.
+    AboveUs,
+    /// The console is its controlling terminal, by accident or not: a hang-up would end it.
+    Controlled,
     /// It took no notice of any signal.
     Stubborn,
     /// It comes back as often as it is evicted.
@@ -46,10 +51,19 @@ impl Means {
             Immunity::AnotherUsers
         } else if holder.is_shell() {
             Immunity::Shell
+        } else if holder.is_above_us() {
+            Immunity::AboveUs
         } else {
             return Ok(Self::Signals);
         };
-        if may_hang_up() { Ok(Self::HangUp) } else { Err(immunity) }
+        // The kernel sends SIGHUP to who leads a session on the line (`__tty_hangup` in
+        // `drivers/tty/tty_io.c`).
+        let would_end = holder.leads_session_on(device);
+        match (may_hang_up(), would_end) {
+            (true, true) => Err(Immunity::Controlled),
+            (true, false) => Ok(Self::HangUp),
+            (false, _) => Err(immunity),
+        }
     }
 }
 
@@ -61,9 +75,15 @@ pub(super) fn is_another_users(process: &Process) -> bool {
             || kill(Pid::from_raw(process.pid), None) == Err(Errno::EPERM))
 }
 
-/// Whether we may hang a line up for everybody: root in a container mostly may not.
+/// Whether we may hang a line up for everybody: root in a container mostly may not, and root in a user
+/// namespace of its own never, whatever capabilities it has there.
 pub(super) fn may_hang_up() -> bool {
-    capabilities(None).is_ok_and(|ours| ours.effective.contains(CapabilitySet::SYS_ADMIN))
+    // The machine's own namespace has all numbers, as they are (user_namespaces(7)).
+    const ALL: [&str; 3] = ["0", "0", "4294967295"];
+    let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let of_the_machine = users.is_empty() || users.split_ascii_whitespace().eq(ALL);
+    let capable = || capabilities(None).map(|ours| ours.effective);
+    of_the_machine && capable().is_ok_and(|ours| ours.contains(CapabilitySet::SYS_ADMIN))
 }
 
 impl Immunity {
@@ -88,7 +108,9 @@ impl Immunity {
                 )
             }
             Self::Daemon => format!("tell {holder} to close the console, or: {as_root}"),
-            Self::ComesBack | Self::Failed(_) => format!("ask the user of {holder} to end it"),
+            Self::ComesBack | Self::Failed(_) | Self::Controlled => {
+                format!("ask the user of {holder} to end it")
+            }
             _ if geteuid().is_root() => {
                 "ask its user to leave; root needs CAP_SYS_ADMIN to hang the console up".to_owned()
             }
@@ -103,6 +125,10 @@ impl fmt::Display for Immunity {
             Self::Daemon => out.write_str("it is a daemon, with no terminal of its own"),
             Self::AnotherUsers => out.write_str("it is another user's"),
             Self::Shell => out.write_str("it is a shell, or leads a session that others are in"),
+            Self::AboveUs => out.write_str("it started this very program"),
+            Self::Controlled => {
+                out.write_str("the console is its controlling terminal, and it would end with that")
+            }
             Self::Stubborn => out.write_str("it went on after SIGHUP and SIGTERM"),
             Self::ComesBack => out.write_str("it came back each time"),
             Self::Failed(error) => error.fmt(out),

@@ -39,9 +39,10 @@ impl Victim {
         Ok((same && victim.has_it()).then_some(victim))
     }
 
-    /// Whether it still has the console, and can use it.
+    /// Whether it still has the console, and can use it. One that hides from now on what it has open
+    /// still has it, as far as anybody knows.
     pub(super) fn has_it(&self) -> bool {
-        !self.has_ended() && self.process.can_use(self.device) == Some(true)
+        !self.has_ended() && self.process.can_use(self.device) != Some(false)
     }
 
     /// Sends it `signal`, and lets it go on if it is stopped: a stopped one heeds nothing.

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::Request;
+use super::super::judge::{Verdict, judge};
+use super::super::lock_file::LockFile;
+use super::super::{Refusal, Request};
 use super::{LockSet, Stop, Way};
 use crate::process::Process;
 
@@ -29,12 +31,29 @@ impl LockSet {
                     Way::Held(held) if evicted.iter().any(|it| it.is_same(&held.holder)) => {
                         self.pending.push(slot);
                     }
+                    Way::Break(lock, _) if self.is_of_the_evicted(lock) => {
+                        self.take_one(request, &slot, way)?;
+                    }
+                    // Another's by now, or one that is being written: nobody vouched for that.
+                    Way::Held(_) | Way::Break(..) => return Err(Stop::LookAgain),
                     _ => self.take_one(request, &slot, way)?,
                 }
             }
+            if request.asker.gives_up() {
+                return Err(Refusal::GivenUp { console: request.target.to_string() }.into());
+            }
             thread::sleep(Duration::from_millis(10));
         }
-        self.mend(request.guard);
+        for line in self.mend(request.guard) {
+            request.asker.hears(&line);
+        }
         Ok(())
+    }
+
+    fn is_of_the_evicted(&self, lock: &LockFile) -> bool {
+        match judge(lock, None) {
+            Verdict::Foreign(holder) => self.evicted.iter().any(|it| it.is_same(&holder)),
+            _ => false,
+        }
     }
 }

@@ -56,7 +56,11 @@ pub(super) fn claim_now(
     let Some(holder) = refusal.session().filter(|_| options.force) else {
         return Err(refusal.into());
     };
-    if let Some((claim, left)) = take_over(&request, options.reason.as_deref(), holder)? {
+    if let Some((mut claim, left)) = take_over(&request, options.reason.as_deref(), holder)? {
+        // Beside a vconsole there can be root's programs that ask for no lock.
+        if let Err(refusal) = claim.evict_the_rest(&request) {
+            user.hears(&format!("{refusal}: what it reads is lost to you"));
+        }
         return Ok(Gained { claim, guard, left, from: Some(holder.to_string()) });
     }
     let claim = Claim::acquire(&request, &Openers::of(target.device()))?;

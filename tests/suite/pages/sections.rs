@@ -138,7 +138,7 @@ const ATTACH: &[Section] = &[
         "EVICTION",
         &[
             Text(
-                "--force makes programs that are no vconsoles let go of the console, and says what it did: \"evicted minicom (pid 812, bob) by SIGHUP\". Nobody is disturbed unless all who have it can be evicted; else it is refused with status 3, with the reason and what would work, and all is as it was.",
+                "--force makes programs that are no vconsoles let go of the console, and says what it did: \"evicted minicom (pid 812, bob) by SIGHUP\". Whom it may not evict is known before anybody is disturbed: then it is refused with status 3, with the reason and what would work, and all is as it was. So it is where somebody heeds no signal, or comes back each time.",
             ),
             Item(
                 "clients that a user sits at",
@@ -146,7 +146,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "daemons, shells, leaders of sessions that others are in",
-                "They are never sent a signal. Root hangs the console up for them, and for those who heed no signal; others are refused. For a daemon of libvirt's, `virsh console --force` frees the console.",
+                "They are never sent a signal. Root hangs the console up for them, and for those who heed no signal; others are refused, and so are those whom a hang-up would end, since the console is their controlling terminal. For a daemon of libvirt's, `virsh console --force` frees the console.",
             ),
             Item(
                 "hanging up",

@@ -1,0 +1,129 @@
+//! Those whom `--force` meets beside the one who has the console: intruders, children, newcomers, and
+//! those who started it.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::super::harness::{
+    Bystander, Guest, Locks, Program, SOMEBODY, Terminal, Vconsole, is_alive, not_root, until,
+};
+use super::super::locks::path_name;
+use super::{assert_evicted, assert_refused, client, console, force, forced};
+
+#[test]
+fn who_intruded_on_a_vconsole_is_evicted_when_that_is_taken_over() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
+    let intruder = Bystander::daemon_with_open(guest.path());
+    desk.shows("has opened the console as well");
+    let new = Vconsole::attach(&guest).locks(&locks).arg("--force").attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    new.stderr().hears(format!("evicted sleep (pid {}, root) by hanging up", intruder.pid()));
+    assert!(is_alive(intruder.pid().cast_signed()));
+    guest.say("all of it for one");
+    new.stdout().hears_exactly("all of it for one");
+    new.types("and back");
+    guest.hears_exactly("and back");
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    locks.assert_empty();
+}
+
+#[test]
+fn a_child_that_a_client_leaves_behind_is_evicted_as_well() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+    // Not a program of /etc/shells: those are left alone.
+    let script = "import os, signal, time\n\
+                  def fork(number, _):\n\
+                  \x20 signal.signal(number, signal.SIG_DFL)\n\
+                  \x20 os.fork() or time.sleep(1000)\n\
+                  \x20 os._exit(0)\n\
+                  signal.signal(signal.SIGHUP, fork)\n\
+                  print('here', flush=True)\n\
+                  time.sleep(1000)";
+    let parent = Program::new("python3").args(["-c", script]).stdin_from(guest.path());
+    let parent = parent.as_user(SOMEBODY, SOMEBODY).on(&terminal);
+    terminal.shows("here");
+    let output = force(&guest, &locks).output();
+    let said = output.stderr();
+    assert_eq!(output.status, 0, "{said}");
+    assert!(said.contains(&format!("evicted python3 (pid {}, ", parent.pid())), "{said}");
+    assert_eq!(said.matches("evicted python3").count(), 2, "{said}");
+    locks.assert_empty();
+}
+
+#[test]
+fn a_lock_that_another_writes_meanwhile_is_not_broken_nor_waited_for() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+    let client = client(&guest, &terminal, SOMEBODY, &[Signal::HUP]);
+    locks.write(&path_name(&guest), format!("{:>10}\n", client.pid()));
+    let newcomer = Bystander::new();
+    let own = Terminal::new();
+    let session = force(&guest, &locks).on(&own);
+    own.shows("waiting for it to leave");
+    let lock = locks.write(&path_name(&guest), newcomer.lock());
+    own.shows("is held by sleep (pid ");
+    assert_eq!(session.wait(), 3);
+    assert_eq!(fs::read_to_string(lock).unwrap(), newcomer.lock());
+    assert_eq!(locks.names(), [path_name(&guest)]);
+}
+
+#[test]
+fn who_started_us_is_not_evicted() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+    let script = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:], stdin=0))";
+    let attach = [env!("CARGO_BIN_EXE_vconsole"), "attach", "--force", "--lock-dir"];
+    let parent = Program::new("python3").args(["-c", script]).args(attach).arg(locks.path());
+    let parent = parent.arg(&guest).redirected(format!("3<>{}", guest.path().display()));
+    let parent = parent.as_user(SOMEBODY, SOMEBODY).on(&terminal);
+    // The wrapper's descriptor is inherited by nobody but it: subprocess closes the rest.
+    terminal.shows("it started this very program");
+    assert_eq!(parent.wait(), 3);
+}
+
+#[test]
+fn root_does_not_hang_up_who_would_be_ended_by_that() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (console(), Locks::new());
+    // A session of its own, and no terminal but the console, which it got by accident.
+    let script = "exec 3<>\"$1\"; echo open; exec sleep 1000";
+    let daemon = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
+    daemon.stdout().hears("open");
+    until("it is a sleep", || {
+        fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
+    });
+    let output = forced(&guest, &locks).output();
+    assert_refused(&output, "the console is its controlling terminal", "ask the user of sleep");
+    assert!(!daemon.has_ended());
+}
+
+#[test]
+fn whatever_is_done_about_lock_files_a_client_is_evicted_by_force() {
+    if not_root() {
+        return;
+    }
+    for mode in ["off", "check", "require"] {
+        let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+        let client = client(&guest, &terminal, SOMEBODY, &[]);
+        let lock = locks.write(&path_name(&guest), format!("{:>10}\n", client.pid()));
+        let output = forced(&guest, &locks).args(["--locks", mode]).output();
+        assert_evicted(&output, client.pid(), "by SIGHUP");
+        // Only who takes locks removes one.
+        assert_eq!(lock.exists(), mode != "require", "{mode}");
+    }
+}
