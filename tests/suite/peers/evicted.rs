@@ -1,6 +1,7 @@
 //! `attach --force` against each program of the field: one driver afterwards, and nobody harmed who is
 //! not to be.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::harness::{DEADLINE, Guest, Output, Vconsole, rounds};
@@ -51,13 +52,32 @@ fn is_evicted(holder: Peer, console: &dyn Console, owner: User, user: User) -> S
     screen
 }
 
-/// What the guest prints all the while does not come back to it.
+/// What the guest prints all the while, and no terminal sends, does not come back to it.
 #[track_caller]
 fn is_evicted_without_echo(holder: Peer, owner: User, user: User) {
-    let guest = guest();
-    let screen = is_evicted(holder, &guest, owner, user);
+    let (guest, over) = (guest(), AtomicBool::new(false));
+    let screen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                guest.say(b"\xff");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let _over = Over(&over);
+        is_evicted(holder, &guest, owner, user)
+    });
     assert!(!screen.contains("going on without"), "{}: {screen}", holder.name());
-    assert!(guest.ear().so_far().is_ascii());
+    let heard = guest.ear().so_far();
+    assert!(heard.is_ascii(), "{}: {}", holder.name(), String::from_utf8_lossy(&heard));
+}
+
+/// Says that it is over when it is dropped, by a panic as well.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
