@@ -28,8 +28,8 @@ set edit:completion:arg-completer[vconsole] = {|@words|
         }
         &'vconsole;attach'= {
             cand --reason 'Why: told to the user of the vconsole that is taken over, and recorded in the system''s log'
-            cand -w 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
-            cand --wait 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
+            cand -w 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming. With --force: take it over from whoever can be made to leave, and wait for the others'
+            cand --wait 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming. With --force: take it over from whoever can be made to leave, and wait for the others'
             cand -e 'The key that begins a command to vconsole: ^] or any other ^X, or none'
             cand --escape 'The key that begins a command to vconsole: ^] or any other ^X, or none'
             cand --linger 'After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet'
@@ -38,6 +38,7 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand --lock-dir 'The lock directory, or `auto`: the system''s (/var/lock, else /run/lock). A directory named lockdev in it is used as well'
             cand -f 'Take the console over: from a vconsole that drives it (your own, or as root anybody''s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind'
             cand --force 'Take the console over: from a vconsole that drives it (your own, or as root anybody''s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind'
+            cand --ask 'Where it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit. Without a terminal on standard input and standard error nothing is asked'
             cand -q 'No notices, only errors'
             cand --quiet 'No notices, only errors'
             cand -h 'Print help (see more with ''--help'')'

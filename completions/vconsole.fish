@@ -41,7 +41,7 @@ complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "attach" -d 'Attac
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "status" -d 'Show who has which console, without touching any'
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "host" -d 'Run a command and offer it as a console on a new PTY'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l reason -d 'Why: told to the user of the vconsole that is taken over, and recorded in the system\'s log' -r
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s w -l wait -d 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s w -l wait -d 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming. With --force: take it over from whoever can be made to leave, and wait for the others'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s e -l escape -d 'The key that begins a command to vconsole: ^] or any other ^X, or none' -r
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger -d 'After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet' -r
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger-max -d 'Leave at the latest so long after the end of input, with exit status 124' -r
@@ -51,6 +51,7 @@ check\t'Check them, make none'
 off\t'Do without'"
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l lock-dir -d 'The lock directory, or `auto`: the system\'s (/var/lock, else /run/lock). A directory named lockdev in it is used as well' -r -f -a "(__fish_complete_directories)"
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s f -l force -d 'Take the console over: from a vconsole that drives it (your own, or as root anybody\'s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l ask -d 'Where it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit. Without a terminal on standard input and standard error nothing is asked'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s q -l quiet -d 'No notices, only errors'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l watch -d 'Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a terminal in place, else one table, or one line of JSON, after the other'

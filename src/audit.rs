@@ -32,6 +32,18 @@ pub enum Event<'a> {
         /// What `--reason` says.
         reason: Option<&'a str>,
     },
+    /// We waited for it, and that has ended.
+    Waited {
+        /// How: `got it`, or why not.
+        end: &'a str,
+        /// For so many seconds.
+        seconds: u64,
+    },
+    /// The console was busy, and our user was asked what to do.
+    Asked {
+        /// What the answer was.
+        answer: &'a str,
+    },
     /// We were not let in.
     Refused {
         /// Why.
@@ -41,11 +53,19 @@ pub enum Event<'a> {
     Ended {
         /// Why.
         why: &'a str,
+        /// So many bytes came from the console.
+        received: u64,
+        /// So many went to it.
+        sent: u64,
     },
     /// Another session drives it now.
     TakenOver {
         /// Whose.
         by: &'a str,
+        /// So many bytes came to ours from the console.
+        received: u64,
+        /// So many went to it.
+        sent: u64,
     },
     /// We drive it now, and another did before.
     TookOver {
@@ -93,7 +113,11 @@ pub fn record(console: &str, event: &Event<'_>) {
 impl Event<'_> {
     /// `LOG_INFO` for what is usual, `LOG_NOTICE` for the rest.
     fn severity(&self) -> u8 {
-        if matches!(self, Self::Attached { .. } | Self::Ended { .. }) { 6 } else { 5 }
+        if matches!(self, Self::Attached { .. } | Self::Waited { .. } | Self::Ended { .. }) {
+            6
+        } else {
+            5
+        }
     }
 }
 
@@ -109,8 +133,16 @@ impl fmt::Display for Event<'_> {
                 because(out, reason)
             }
             Self::Refused { why } => write!(out, "event=refused why={}", Value(why)),
-            Self::Ended { why } => write!(out, "event=ended why={}", Value(why)),
-            Self::TakenOver { by } => write!(out, "event=taken-over by={}", Value(by)),
+            Self::Waited { end, seconds } => {
+                write!(out, "event=waited end={} seconds={seconds}", Value(end))
+            }
+            Self::Asked { answer } => write!(out, "event=asked answer={}", Value(answer)),
+            Self::Ended { why, received, sent } => {
+                write!(out, "event=ended why={} received={received} sent={sent}", Value(why))
+            }
+            Self::TakenOver { by, received, sent } => {
+                write!(out, "event=taken-over by={} received={received} sent={sent}", Value(by))
+            }
             Self::TookOver { from, reason } => {
                 write!(out, "event=took-over from={}", Value(from))?;
                 because(out, reason)

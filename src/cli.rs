@@ -66,7 +66,7 @@ const AFTER_HOST: &str = "\
 Exit status: that of COMMAND, or 128+N where signal N ended it or host.";
 
 /// `vconsole attach`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Attach {
     /// The console: the slave side of a PTY or a serial port, by its path or a symlink's; a bare name
     /// is looked for in /dev as well
@@ -85,9 +85,15 @@ pub struct Attach {
     pub reason: Option<String>,
 
     /// Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those
-    /// who wait are served in the order of their coming
+    /// who wait are served in the order of their coming. With --force: take it over from whoever can be
+    /// made to leave, and wait for the others
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
     pub wait: Option<Option<Duration>>,
+
+    /// Where it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit.
+    /// Without a terminal on standard input and standard error nothing is asked
+    #[arg(long, conflicts_with_all = ["force", "wait"])]
+    pub ask: bool,
 
     /// The key that begins a command to vconsole: ^] or any other ^X, or none
     #[arg(short, long, value_name = "KEY", default_value = "^]", allow_hyphen_values = true)]
@@ -112,7 +118,7 @@ pub struct Attach {
 }
 
 /// The options about lock files.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Locks {
     /// What to do about lock files: `auto` takes them, and where an ordinary user may not write to
     /// the lock directory checks them; `require` insists on taking them; `check` only ever checks
@@ -126,7 +132,7 @@ pub struct Locks {
 }
 
 /// The option that says where the lock files are.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct LockDirectory {
     /// The lock directory, or `auto`: the system's (/var/lock, else /run/lock). A directory named
     /// lockdev in it is used as well

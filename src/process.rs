@@ -140,6 +140,12 @@ impl Process {
         self.program.as_deref() == Some("vconsole-guard")
     }
 
+    /// Whether both are the same process: numbers are used again.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (self.pid, self.started) == (other.pid, other.started)
+    }
+
     /// Whether we started it.
     #[must_use]
     pub fn is_child_of_ours(&self) -> bool {

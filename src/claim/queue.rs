@@ -4,6 +4,7 @@
 //! Each who waits has an abstract unix socket, named by the console and the time of coming. It is gone
 //! with its process, however that ends, and `/proc/net/unix` shows it to everybody.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -29,6 +30,8 @@ pub struct Place {
     ticket: String,
     _socket: OwnedFd,
     ahead: Option<Ahead>,
+    /// The processes that were ahead at any time.
+    predecessors: BTreeSet<i32>,
 }
 
 /// Who is right ahead.
@@ -48,7 +51,7 @@ impl Place {
         let socket = new_socket()?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(format!("{queue}{ticket}").as_bytes())?)?;
         listen(&socket, BACKLOG)?;
-        Ok(Self { queue, ticket, _socket: socket, ahead: None })
+        Ok(Self { queue, ticket, _socket: socket, ahead: None, predecessors: BTreeSet::new() })
     }
 
     /// Looks who is ahead, and how many they are.
@@ -59,6 +62,7 @@ impl Place {
         tickets.sort();
         tickets.reverse();
         tickets.truncate(MOST);
+        self.predecessors.extend(tickets.iter().filter_map(|ticket| pid_in(ticket)));
         let known = self.ahead.take();
         while let Some(ticket) = tickets.first() {
             self.ahead = match &known {
@@ -71,6 +75,12 @@ impl Place {
             tickets.remove(0);
         }
         tickets.len()
+    }
+
+    /// Whether this process was ahead once: if it has the console now, it was its turn.
+    #[must_use]
+    pub fn was_ahead(&self, process: &Process) -> bool {
+        self.predecessors.contains(&process.pid)
     }
 
     /// What hangs up when the one right ahead leaves.
@@ -86,9 +96,8 @@ impl Place {
         connect(&wire, &SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?).ok()?;
         // From another pid namespace the number is 0 (unix(7)): then the ticket has to do.
         let peer = getsockopt(&wire, PeerCredentials).ok()?.pid();
-        let claimed = ticket.rsplit_once('-').and_then(|(_, pid)| pid.parse().ok());
         let honest = peer == 0
-            || (claimed == Some(peer)
+            || (pid_in(ticket) == Some(peer)
                 && matches!(Process::find(peer), Presence::Alive(process) if process.is_vconsole()));
         honest.then(|| Ahead { ticket: ticket.to_owned(), wire })
     }
@@ -117,6 +126,11 @@ fn queue_for(target: &Target) -> String {
             format!("vconsole-wait-{filesystem}-{number}-{seconds}.{nanoseconds}/")
         }
     }
+}
+
+/// The process that a ticket names.
+fn pid_in(ticket: &str) -> Option<i32> {
+    ticket.rsplit_once('-').and_then(|(_, pid)| pid.parse().ok())
 }
 
 /// The tickets of a queue in the kernel's table: the last field of a line is the name, with `@` for an

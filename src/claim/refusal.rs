@@ -154,20 +154,27 @@ impl Refusal {
         }
     }
 
-    /// The session in the way, where it is another vconsole's that was there before us. One that came
-    /// at the same moment has won a race, and is not what its loser knew of.
+    /// The session in the way, where it is another vconsole's.
     #[must_use]
     pub fn session(&self) -> Option<&Process> {
         match self {
-            Self::Held { holder, since, .. } => {
-                Some(&**holder).filter(|holder| holder.is_vconsole() && !is_after_us(*since))
+            Self::Held { holder, .. } => Some(&**holder).filter(|holder| holder.is_vconsole()),
+            Self::Flock { by, .. } | Self::Exclusive { by, .. } => {
+                by.0.iter().find(|process| process.is_one_of_us() && !process.is_guard())
             }
-            Self::Flock { by, .. } | Self::Exclusive { by, .. } => by.0.iter().find(|process| {
-                let before = process.started.is_none_or(|started| !is_after_us(started));
-                process.is_one_of_us() && !process.is_guard() && before
-            }),
             _ => None,
         }
+    }
+
+    /// The same, where it was there before us. One that came at the same moment has won a race, and is
+    /// not what its loser knew of.
+    #[must_use]
+    pub fn earlier_session(&self) -> Option<&Process> {
+        let came = |session: &Process| match self {
+            Self::Held { since, .. } => Some(*since),
+            _ => session.started,
+        };
+        self.session().filter(|session| !came(session).is_some_and(is_after_us))
     }
 
     /// What to type next.

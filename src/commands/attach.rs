@@ -1,5 +1,6 @@
 //! `vconsole attach`: one console, one driver.
 
+mod ask;
 mod gain;
 mod takeover;
 mod visitors;
@@ -18,7 +19,7 @@ use crate::console::{Kind, OtherEnd, Target};
 use crate::exit_status::ExitStatus;
 use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
-use crate::relay::{self, Ending, Notices, Settings, Signals, Undelivered, Watcher};
+use crate::relay::{self, Ending, Notices, Settings, Signals, Traffic, Undelivered, Watcher};
 use crate::terminal::{self, RawMode};
 use gain::{Gained, gain};
 use visitors::{Passed, Visitors};
@@ -60,11 +61,13 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
         return Ok(ExitStatus::Signal(signal));
     }
     say_what_is_hidden(&openers, &mut notices);
-    let Gained { claim, guard, left, from } = gained;
+    let Gained { claim, guard, left, from, .. } = gained;
     if let Some(from) = from {
         notices.say(format_args!("took {target} over from {from}"));
     }
-    let ended = drive(options, &target, (claim, left), &guard, &mut notices, &mut signals);
+    let traffic = Traffic::default();
+    let ours = (claim, left, &traffic);
+    let ended = drive(options, &target, ours, &guard, &mut notices, &mut signals);
 
     drop(guard);
     let (status, why) = match &ended {
@@ -74,8 +77,8 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
         Err(error) => (ExitStatus::Failed, error.to_string()),
     };
     match &ended {
-        Ok((_, Some(passed))) => passed.record(&target),
-        _ => audit::record(&target.to_string(), &Event::Ended { why: &why }),
+        Ok((_, Some(passed))) => passed.record(&target, &traffic),
+        Ok(_) | Err(_) => record_end(&target, &why, &traffic),
     }
     ended?;
     notices.say(why);
@@ -84,13 +87,17 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
 }
 
 fn record_gain(options: &cli::Attach, target: &Target, gained: &Gained) {
-    let how = if options.force { "force" } else { options.wait.map_or("plain", |_| "wait") };
     let reason = options.reason.as_deref();
     let event = match &gained.from {
         Some(from) => Event::TookOver { from, reason },
-        None => Event::Attached { how, reason },
+        None => Event::Attached { how: gained.how, reason },
     };
     audit::record(&target.to_string(), &event);
+}
+
+fn record_end(target: &Target, why: &str, traffic: &Traffic) {
+    let (received, sent) = (traffic.received(), traffic.sent());
+    audit::record(&target.to_string(), &Event::Ended { why, received, sent });
 }
 
 /// Relays between the terminal and a console that is ours, until there is a reason to end; then gives
@@ -98,7 +105,7 @@ fn record_gain(options: &cli::Attach, target: &Target, gained: &Gained) {
 fn drive(
     options: &cli::Attach,
     target: &Target,
-    (mut claim, left): (Claim, Undelivered),
+    (mut claim, left, traffic): (Claim, Undelivered, &Traffic),
     guard: &Guard,
     notices: &mut Notices,
     signals: &mut Signals,
@@ -119,6 +126,7 @@ fn drive(
         linger: options.linger,
         linger_max: options.linger_max,
         status_line: &|| state(target, &claim, since),
+        traffic,
     };
     let side_door = visitors.side_door();
     let mut guard_watch = GuardWatch::new(guard, &claim, raw.as_ref(), side_door);

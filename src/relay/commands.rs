@@ -43,7 +43,8 @@ impl Relay<'_> {
 
     fn tell_state(&mut self) {
         let state = (self.settings.status_line)();
-        let (received, sent) = (self.count.received, self.count.sent);
+        let traffic = self.settings.traffic;
+        let (received, sent) = (traffic.received(), traffic.sent());
         let waiting = match self.typed.len() {
             0 => String::new(),
             count => format!(", {count} more waiting for it"),

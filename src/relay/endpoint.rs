@@ -108,10 +108,10 @@ impl Endpoint {
 
 /// Where the user's bytes come from.
 #[derive(Debug)]
-pub(super) struct Source(Endpoint);
+pub(crate) struct Source(Endpoint);
 
 impl Source {
-    pub(super) fn new(shared: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn new(shared: BorrowedFd<'_>) -> io::Result<Self> {
         Endpoint::new(shared, Direction::In).map(Self)
     }
 
@@ -120,7 +120,7 @@ impl Source {
     }
 
     /// Reads what is there into `room`. `None`: nothing now; 0: the end.
-    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
         self.0.attempt(PollFlags::IN, |fd, manner| match manner {
             Manner::Plain => read(fd, &mut *room),
             Manner::NoWait => {

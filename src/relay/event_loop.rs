@@ -66,17 +66,7 @@ pub(super) struct Relay<'a> {
     /// No more comes from the input.
     pub(super) input_ended: bool,
     pub(super) linger: Clock,
-    pub(super) count: Count,
-}
-
-/// What became of the bytes so far.
-#[derive(Debug, Default)]
-pub(super) struct Count {
-    /// Read from the console.
-    pub(super) received: u64,
-    /// Taken by the console.
-    pub(super) sent: u64,
-    /// Not taken by the console before it hung up.
+    /// How many bytes of input the console did not take before it hung up.
     pub(super) refused: usize,
 }
 
@@ -121,7 +111,7 @@ impl<'a> Relay<'a> {
             hung_up: false,
             input_ended: false,
             linger: Clock::new(settings.linger, settings.linger_max),
-            count: Count::default(),
+            refused: 0,
         })
     }
 

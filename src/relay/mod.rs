@@ -18,6 +18,7 @@ mod signals;
 mod watcher;
 mod ways;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -27,11 +28,43 @@ use rustix::event::Timespec;
 use crate::console::Console;
 use crate::terminal::RawMode;
 
+pub(crate) use endpoint::Source;
 pub use escape::{EscapeKey, NotAnEscapeKey};
 pub use linger::Linger;
 pub use notices::Notices;
-pub use signals::Signals;
+pub use signals::{Obeyed, Signals};
 pub use watcher::{WATCHERS, Watcher, Wish};
+
+/// How many bytes a relay has moved so far: still known when it has failed.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Read from the console.
+    received: Cell<u64>,
+    /// Taken by the console.
+    sent: Cell<u64>,
+}
+
+impl Traffic {
+    /// How many came from the console.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// How many went to it.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    fn add_received(&self, count: usize) {
+        self.received.set(self.received() + count as u64);
+    }
+
+    fn add_sent(&self, count: usize) {
+        self.sent.set(self.sent() + count as u64);
+    }
+}
 
 /// What the user wishes of a relay.
 #[derive(Clone, Copy)]
@@ -46,6 +79,8 @@ pub struct Settings<'a> {
     /// What to answer when the user asks how things stand: the console, and since when it is ours. The
     /// relay adds what it has moved.
     pub status_line: &'a dyn Fn() -> String,
+    /// Where to count what is moved.
+    pub traffic: &'a Traffic,
 }
 
 impl fmt::Debug for Settings<'_> {

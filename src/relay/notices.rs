@@ -63,6 +63,24 @@ impl Notices {
         self.write();
     }
 
+    /// Asks, on a line that the answer is to end.
+    pub fn ask(&mut self, question: impl Display) {
+        let begin = if std::mem::replace(&mut self.midline, true) { "\n" } else { "" };
+        let line = format!("{begin}vconsole: {question} ");
+        if self.sink.is_some() && line.len() <= self.queue.room() {
+            self.queue.push(line.as_bytes());
+        }
+        self.write();
+    }
+
+    /// Ends the line of a question, unless the answer did.
+    pub fn end_line(&mut self) {
+        if std::mem::take(&mut self.midline) && self.sink.is_some() && self.queue.room() > 0 {
+            self.queue.push(b"\n");
+        }
+        self.write();
+    }
+
     /// Waits until all is written, but no longer than `patience`.
     pub fn flush(&mut self, patience: Duration) {
         let until = Instant::now() + patience;
@@ -102,7 +120,7 @@ impl Notices {
     }
 
     /// The console's output on the user's terminal now ends with `byte`: the next notice begins a line.
-    pub(super) fn shown(&mut self, byte: u8) {
+    pub fn shown(&mut self, byte: u8) {
         self.midline = byte != b'\n';
     }
 }

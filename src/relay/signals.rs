@@ -31,6 +31,15 @@ pub(super) struct Arrived {
     pub(super) resized: bool,
 }
 
+/// What there was to obey.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Obeyed {
+    /// The signal that asks us to end, if one has come. It stays, for whoever asks next.
+    pub ending: Option<i32>,
+    /// We were stopped, and run again.
+    pub continued: bool,
+}
+
 impl Signals {
     /// Takes over the signals that end, stop, continue and resize a session.
     pub fn new() -> io::Result<Self> {
@@ -44,14 +53,17 @@ impl Signals {
         self.arrived.ending
     }
 
-    /// Obeys what has come, for who has nothing to give back before it is stopped. Gives the signal that
-    /// asks us to end, if one has come.
-    pub fn obey(&mut self) -> io::Result<Option<i32>> {
+    /// Obeys what has come, for who has nothing to give back before it is stopped.
+    pub fn obey(&mut self) -> io::Result<Obeyed> {
         self.look();
         if std::mem::take(&mut self.arrived.stop) {
+            // Returns when we are continued.
             emulate_default_handler(SIGTSTP)?;
+            self.look();
         }
-        Ok(self.ending())
+        // Taken each time: to have gone on once is no reason never to stop again.
+        let continued = std::mem::take(&mut self.arrived.continued);
+        Ok(Obeyed { ending: self.arrived.ending, continued })
     }
 
     /// What has come since the last time.

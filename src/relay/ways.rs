@@ -126,7 +126,7 @@ impl Relay<'_> {
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(count) => {
                     self.typed.consume(count);
-                    self.count.sent += count as u64;
+                    self.settings.traffic.add_sent(count);
                 }
                 Err(error) if is_hang_up(error) => self.hang_up(),
                 Err(error) => return Err(Error::Console(error.into()).into()),
@@ -146,7 +146,7 @@ impl Relay<'_> {
                 let new = &self.printed.free()[..count];
                 self.watchers.iter_mut().for_each(|watcher| watcher.hears(new));
                 self.printed.filled(count);
-                self.count.received += count as u64;
+                self.settings.traffic.add_received(count);
                 self.linger.heard(Instant::now());
                 return Ok(true);
             }
@@ -186,7 +186,7 @@ impl Relay<'_> {
     /// The console's other end closed it. What it said is still shown; what it did not take is lost.
     fn hang_up(&mut self) {
         self.hung_up = true;
-        self.count.refused += self.typed.len();
+        self.refused += self.typed.len();
         self.typed.clear();
     }
 
@@ -208,7 +208,7 @@ impl Relay<'_> {
             }
         }
         if !matches!(stop, Ended(Ending::HandedOver)) {
-            self.count.refused += self.typed.len();
+            self.refused += self.typed.len();
             self.tell_losses();
         }
     }
@@ -229,8 +229,8 @@ impl Relay<'_> {
     }
 
     fn tell_losses(&mut self) {
-        if self.count.refused > 0 {
-            let refused = self.count.refused;
+        if self.refused > 0 {
+            let refused = self.refused;
             self.notices.answer(format_args!(
                 "{refused} bytes of input lost: the console did not take them"
             ));

@@ -9,6 +9,7 @@
 // A test that cannot go on panics: that is how it says so.
 #![allow(clippy::unwrap_used)]
 
+mod ask;
 mod attach;
 mod audit;
 mod completions;

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 
+use super::ask::{self, Offer};
 use super::takeover::take_over;
 use super::wait::{Wait, Waited};
 use crate::claim::guard::Guard;
-use crate::claim::{Asker, Claim, Request};
+use crate::claim::{Asker, Claim, Refusal, Request};
 use crate::cli;
-use crate::console::Target;
-use crate::process::Openers;
+use crate::console::{NotAConsole, Target};
+use crate::process::{Openers, Process};
 use crate::relay::{Notices, Signals, Undelivered};
 
 /// A console that is ours.
@@ -20,9 +21,11 @@ pub(super) struct Gained {
     pub(super) left: Undelivered,
     /// Who that was, if we took over from a vconsole.
     pub(super) from: Option<String>,
+    /// By which options, for the audit trail.
+    pub(super) how: &'static str,
 }
 
-/// Claims the console: now, or when its user is content to wait, as soon as it is free.
+/// Claims the console: now, or when its user is content to wait, as soon as it is free; or asks which.
 pub(super) fn gain(
     options: &cli::Attach,
     target: &Target,
@@ -33,27 +36,40 @@ pub(super) fn gain(
     if let Some(limit) = options.wait {
         return Wait::new(options, target, limit, notices, signals)?.run();
     }
-    let gained = claim_now(options, target, openers, notices, signals)?;
-    Ok(Waited::Claimed(Box::new(gained)))
+    match claim_now(options, target, openers, None, notices, signals) {
+        Ok(gained) => Ok(Waited::Claimed(Box::new(gained))),
+        Err(error) if options.ask && ask::can_ask() => {
+            Offer { options, target, notices, signals }.make(busy(error)?)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Claims the console, with a guard that knows what is done: by force also from other programs, and
-/// from another vconsole.
+/// from another vconsole, if that was there before us, or is the one that was `seen` to have it.
 pub(super) fn claim_now(
     options: &cli::Attach,
     target: &Target,
     openers: &Openers,
+    seen: Option<&Process>,
     notices: &mut Notices,
     signals: &mut Signals,
 ) -> anyhow::Result<Gained> {
     let guard = start_guard(notices);
     let user = User::new(notices, signals);
     let request = request(options, target, &guard, &user);
+    let how = if options.force { "force" } else { options.wait.map_or("plain", |_| "wait") };
     let refusal = match Claim::acquire(&request, openers) {
-        Ok(claim) => return Ok(Gained { claim, guard, left: Undelivered::default(), from: None }),
+        Ok(claim) => {
+            return Ok(Gained { claim, guard, left: Undelivered::default(), from: None, how });
+        }
         Err(refusal) => refusal,
     };
-    let Some(holder) = refusal.session().filter(|_| options.force) else {
+    let session = match seen {
+        Some(seen) => refusal.session().filter(|session| session.is(seen)),
+        None => refusal.earlier_session(),
+    };
+    let Some(holder) = session.filter(|_| options.force) else {
         return Err(refusal.into());
     };
     if let Some((mut claim, left)) = take_over(&request, options.reason.as_deref(), holder)? {
@@ -61,10 +77,30 @@ pub(super) fn claim_now(
         if let Err(refusal) = claim.evict_the_rest(&request) {
             user.hears(&format!("{refusal}: what it reads is lost to you"));
         }
-        return Ok(Gained { claim, guard, left, from: Some(holder.to_string()) });
+        return Ok(Gained { claim, guard, left, from: Some(holder.to_string()), how });
     }
     let claim = Claim::acquire(&request, &Openers::of(target.device()))?;
-    Ok(Gained { claim, guard, left: Undelivered::default(), from: None })
+    Ok(Gained { claim, guard, left: Undelivered::default(), from: None, how })
+}
+
+/// That somebody has the console. Any other error stays one.
+pub(super) fn busy(error: anyhow::Error) -> anyhow::Result<Refusal> {
+    match error.downcast::<Refusal>() {
+        Ok(refusal) if refusal.is_busy() => Ok(refusal),
+        Ok(refusal) => Err(refusal.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who has the console open by now. It must still be the same device: its path can be another's.
+pub(super) fn find_again(options: &cli::Attach, target: &Target) -> Result<Openers, NotAConsole> {
+    let now = Target::find(&options.console)?;
+    if now.device() != target.device() || now.changed() != target.changed() {
+        return Err(NotAConsole::Replaced { name: target.to_string() });
+    }
+    let openers = Openers::of(now.device());
+    now.check_that_it_may_be_driven(&openers)?;
+    Ok(openers)
 }
 
 /// What the command line asks for.

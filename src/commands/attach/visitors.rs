@@ -8,7 +8,7 @@ use crate::audit::{self, Event};
 use crate::claim::Claim;
 use crate::claim::guard::Guard;
 use crate::console::Target;
-use crate::relay::{Notices, Undelivered, Watcher, Wish};
+use crate::relay::{Notices, Traffic, Undelivered, Watcher, Wish};
 use crate::session::door::refuse;
 use crate::session::handover::{self, Outcome, PATIENCE};
 use crate::session::place::{Listener, Who};
@@ -53,12 +53,13 @@ pub(super) enum Passed {
 
 impl Passed {
     /// Writes it to the audit trail.
-    pub(super) fn record(&self, target: &Target) {
+    pub(super) fn record(&self, target: &Target, traffic: &Traffic) {
+        let (received, sent) = (traffic.received(), traffic.sent());
         let by = match self {
             Self::On(visitor) => visitor.to_string(),
             Self::Dropped(visitor) => format!("{visitor}, which ended first"),
         };
-        audit::record(&target.to_string(), &Event::TakenOver { by: &by });
+        audit::record(&target.to_string(), &Event::TakenOver { by: &by, received, sent });
     }
 }
 

@@ -15,11 +15,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::gain::{Gained, User, claim_now, request};
+use super::gain::{Gained, User, busy, claim_now, find_again, request};
+use super::name_of;
+use crate::audit::{self, Event};
 use crate::claim::guard::Guard;
-use crate::claim::{LockPlace, Place, Refusal};
+use crate::claim::{LockPlace, Place, Refusal, Request};
 use crate::cli;
-use crate::console::{NotAConsole, Target};
+use crate::console::Target;
 use crate::exit_status::ExitStatus;
 use crate::process::{Openers, Process};
 use crate::relay::{Notices, Signals};
@@ -56,6 +58,9 @@ pub(super) struct Wait<'a> {
     /// Those who are in the way, by their pidfds.
     holders: Vec<OwnedFd>,
     said: String,
+    has_waited: bool,
+    /// Who refused though force was tried.
+    forced: Option<String>,
     free_since: Option<Instant>,
     pause: Duration,
 }
@@ -78,6 +83,8 @@ impl<'a> Wait<'a> {
             events: watch(options, target).ok(),
             holders: Vec::new(),
             said: String::new(),
+            has_waited: false,
+            forced: None,
             free_since: None,
             pause: BETWEEN_LOOKS.0,
         })
@@ -85,20 +92,32 @@ impl<'a> Wait<'a> {
 
     /// Waits until the console is ours, or there is a reason to end.
     pub(super) fn run(mut self) -> anyhow::Result<Waited> {
+        let start = Instant::now();
+        let waited = self.wait();
+        if self.has_waited {
+            let end = match &waited {
+                Ok(Waited::Claimed(_)) => "got it".to_owned(),
+                Ok(Waited::Ended(ExitStatus::Signal(number))) => name_of(*number),
+                Ok(Waited::Ended(_)) => "the time limit passed".to_owned(),
+                Err(error) => self.signals.ending().map_or_else(|| error.to_string(), name_of),
+            };
+            let event = Event::Waited { end: &end, seconds: start.elapsed().as_secs() };
+            audit::record(&self.target.to_string(), &event);
+        }
+        waited
+    }
+
+    fn wait(&mut self) -> anyhow::Result<Waited> {
         loop {
-            if let Some(signal) = self.signals.obey()? {
+            if let Some(signal) = self.signals.obey()?.ending {
                 return Ok(Waited::Ended(ExitStatus::Signal(signal)));
             }
-            let openers = self.find_again()?;
+            let openers = find_again(self.options, self.target)?;
             let ahead = self.place.look();
             match self.attempt(&openers, ahead) {
                 Ok(Some(gained)) => return Ok(Waited::Claimed(Box::new(gained))),
                 Ok(None) => {}
-                Err(error) => match error.downcast::<Refusal>() {
-                    Ok(refusal) if refusal.is_busy() => self.wait_for(&refusal, ahead),
-                    Ok(refusal) => return Err(refusal.into()),
-                    Err(error) => return Err(error),
-                },
+                Err(error) => self.wait_for(&busy(error)?, ahead),
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.notices.answer(format_args!("the time limit passed, {} is busy", self.target));
@@ -108,35 +127,54 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// It must still be the same device: its path can be another's by now.
-    fn find_again(&self) -> Result<Openers, NotAConsole> {
-        let now = Target::find(&self.options.console)?;
-        if now.device() != self.target.device() || now.changed() != self.target.changed() {
-            return Err(NotAConsole::Replaced { name: self.target.to_string() });
-        }
-        let openers = Openers::of(now.device());
-        now.check_that_it_may_be_driven(&openers)?;
-        Ok(openers)
-    }
-
-    /// Claims the console if nobody is in the way, and nobody ahead wants it.
+    /// Claims the console if nobody is in the way, and nobody ahead wants it; by force, from who is in
+    /// the way.
     fn attempt(&mut self, openers: &Openers, ahead: usize) -> anyhow::Result<Option<Gained>> {
-        // What --force would break or evict is for the claim to judge.
-        if !(self.options.force && ahead == 0) {
-            let user = User::new(self.notices, self.signals);
-            request(self.options, self.target, &Guard::none(), &user).look(openers)?;
+        match self.look(openers) {
+            Ok(()) => self.forced = None,
+            Err(refusal) if self.may_force(&refusal) => {
+                self.forced = Some(in_the_way(&refusal));
+                self.said.clear();
+                return self.claim(openers, refusal.session());
+            }
+            Err(refusal) => return Err(refusal.into()),
         }
         let free_since = *self.free_since.get_or_insert_with(Instant::now);
         if free_since.elapsed() < courtesy(ahead) {
             return Ok(None);
         }
+        self.claim(openers, None)
+    }
+
+    /// Whether somebody can be seen in the way, whatever force would do about it.
+    fn look(&mut self, openers: &Openers) -> Result<(), Refusal> {
+        let (guard, user) = (Guard::none(), User::new(self.notices, self.signals));
+        let request = request(self.options, self.target, &guard, &user);
+        Request { force: false, ..request }.look(openers)
+    }
+
+    /// Whether force is tried on who is in the way: once, since what refuses will refuse again; and not
+    /// on who waited before us, and has it in turn.
+    fn may_force(&self, refusal: &Refusal) -> bool {
+        let in_turn = refusal.session().is_some_and(|session| self.place.was_ahead(session));
+        let refused = self.forced.as_ref().is_some_and(|forced| *forced == in_the_way(refusal));
+        self.options.force && refusal.is_busy() && !in_turn && !refused
+    }
+
+    fn claim(
+        &mut self,
+        openers: &Openers,
+        seen: Option<&Process>,
+    ) -> anyhow::Result<Option<Gained>> {
         if !terminal::in_foreground() {
             // A claim in the background would be that of a stopped process: its user has to come first.
-            self.notices.say(format_args!("{} is free: use fg", self.target));
+            self.notices.say(format_args!("{} can be had: use fg", self.target));
+            self.forced = None;
             emulate_default_handler(SIGTSTP)?;
             return Ok(None);
         }
-        let claimed = claim_now(self.options, self.target, openers, self.notices, self.signals);
+        let claimed =
+            claim_now(self.options, self.target, openers, seen, self.notices, self.signals);
         // What our own attempt did to the locks is no news.
         self.forget_events();
         claimed.map(Some)
@@ -146,7 +184,10 @@ impl<'a> Wait<'a> {
     fn wait_for(&mut self, refusal: &Refusal, ahead: usize) {
         self.free_since = None;
         let in_the_way = in_the_way(refusal);
-        if in_the_way != self.said {
+        // What was in the way of the force was named by what refused it.
+        let forced = !self.said.is_empty() && self.forced.as_ref() == Some(&in_the_way);
+        if in_the_way != self.said && !forced {
+            self.has_waited = true;
             let others = if ahead > 0 { format!(", {ahead} ahead of you") } else { String::new() };
             self.notices.say(format_args!("waiting for {}: {in_the_way}{others}", self.target));
             self.said = in_the_way;
@@ -243,6 +284,9 @@ fn in_the_way(refusal: &Refusal) -> String {
         Refusal::Flock { by, .. } => format!("locked with flock by {by}"),
         Refusal::Open { by, .. } => format!("open in {by}"),
         Refusal::Exclusive { by, .. } => format!("it has the exclusive flag of {by}"),
+        Refusal::Unevictable { holder, why, .. } => {
+            format!("held by {holder}, who cannot be evicted: {why}")
+        }
         other => other.to_string(),
     }
 }

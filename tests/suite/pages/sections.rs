@@ -155,10 +155,47 @@ const ATTACH: &[Section] = &[
         ],
     ),
     (
+        "WAITING AND ASKING",
+        &[
+            Text(
+                "--wait sleeps while somebody has the console. Whoever waits has a place in a queue for each console, whatever user they are; one who does not take a free console for two seconds, since they are stopped, is passed over.",
+            ),
+            Text(
+                "--force --wait tries force first, and again on each newcomer who gets the console meanwhile, but only once on each who refuses it, and never on a vconsole that waited before us and has its turn. An eviction is not cut short by the time limit.",
+            ),
+            Text(
+                "--ask says who has the console, and asks. The answer is one letter and Enter: w waits as --wait does, t takes it over as --force does, q quits with status 3. So do Enter alone, the end of input, and 30 seconds without an answer. Where the takeover is refused it is asked again, without t. What is typed after the answer reaches the console. Where standard input or standard error is no terminal, nothing is asked. --ask cannot be combined with --force or --wait.",
+            ),
+        ],
+    ),
+    (
         "AUDIT TRAIL",
-        &[Text(
-            "Who attached to which console, was refused, took it over or was taken over, and how each session ended, is sent to the system's log (/dev/log, facility authpriv) where there is one, with --reason if it was given.",
-        )],
+        &[
+            Text(
+                "What happens to consoles is sent to the system's log (/dev/log, facility authpriv) where there is one. Each line names the console, the user, their terminal and the host that they say they are logged in from, and begins with one of these:",
+            ),
+            Item(
+                "event=attached how=plain|wait|force",
+                "The session drives the console; with reason= if --reason was given.",
+            ),
+            Item("event=took-over from=", "The same, and that session drove it before."),
+            Item("event=refused why=", "It was not let in."),
+            Item("event=asked answer=", "--ask asked, and that was the answer."),
+            Item(
+                "event=waited end= seconds=",
+                "A wait has ended: the console was got, the time limit passed, a signal came.",
+            ),
+            Item("event=evicted whom= how=", "A program was made to let go of it."),
+            Item(
+                "event=taken-over by= received= sent=",
+                "Another drives it now. This many bytes came from it, and went to it.",
+            ),
+            Item("event=ended why= received= sent=", "The session has ended."),
+            Item(
+                "event=peer-refused peer=",
+                "A process of another user called at the session's socket.",
+            ),
+        ],
     ),
     (
         "EXIT STATUS",
