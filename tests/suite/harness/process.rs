@@ -64,7 +64,12 @@ impl Process {
     /// Waits until it is stopped, as SIGSTOP and SIGTSTP do it.
     #[track_caller]
     pub(crate) fn is_stopped(&self) {
-        until("the process is stopped", || self.stat(2) == Some("T".into()));
+        until("the process is stopped", || self.is_stopped_now());
+    }
+
+    /// Whether it is stopped at this moment.
+    pub(crate) fn is_stopped_now(&self) -> bool {
+        self.stat(2) == Some("T".into())
     }
 
     /// The time for which it has used a processor so far, in steps of 10 ms.
