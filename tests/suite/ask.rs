@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::harness::{
     DEADLINE, Guest, Locks, Piped, Program, SOMEBODY, Session, Terminal, Vconsole, not_root,
-    silence,
+    silence, until,
 };
 
 /// A console that somebody drives, and a terminal at which somebody else wants it.
@@ -178,7 +178,9 @@ fn in_the_background_it_asks_nothing_and_stops_again() {
     let busy = Busy::new();
     let session = busy.asks(&busy.asking());
     busy.desk.types("\x1a");
+    busy.desk.shows("^Z");
     session.is_stopped();
+    until("the shell has its terminal back", || busy.desk.foreground() != session.pid());
     busy.desk.clear();
     session.signal(Signal::CONT);
     session.is_stopped();

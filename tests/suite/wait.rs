@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::harness::{
-    Bystander, Guest, Locks, Piped, Program, SOMEBODY, Terminal, Vconsole, not_root, silence, until,
+    Bystander, Guest, Locks, Piped, Program, SOMEBODY, Terminal, Vconsole, is_alive, not_root,
+    silence, until,
 };
 
 fn waiting(guest: &Guest, locks: &Locks) -> Program {
@@ -43,7 +44,9 @@ fn leaves(session: &Piped) {
 #[test]
 fn a_free_console_is_attached_to_at_once() {
     let (guest, locks) = (Guest::new(), Locks::new());
+    let start = Instant::now();
     let session = waiting(&guest, &locks).attached_to_pipes();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert!(!String::from_utf8_lossy(&session.stderr().so_far()).contains("waiting"));
 }
 
@@ -172,7 +175,9 @@ fn ctrl_z_stops_it_and_fg_goes_on_waiting_as_often_as_one_likes() {
         // A stop that comes before it has seen that it was continued is none.
         session.reads_no_more();
     }
+    desk.clear();
     desk.types("\x1a");
+    desk.shows("^Z");
     session.is_stopped();
     leaves(&driver);
     desk.clear();
@@ -193,6 +198,7 @@ fn in_the_background_it_waits_and_asks_for_fg_when_the_console_is_free() {
     desk.shows("waiting for");
     desk.types("\x1a");
     session.is_stopped();
+    until("the shell has its terminal back", || desk.foreground() != session.pid());
     session.signal(Signal::CONT);
     leaves(&driver);
     desk.shows("can be had: use fg");
@@ -312,4 +318,33 @@ fn with_force_it_leaves_their_turn_to_those_who_waited_before_it() {
     patient.stdout().hears("in turn");
     leaves(&patient);
     session.stderr().hears("connected to");
+}
+
+#[test]
+fn with_force_it_waits_for_who_cannot_be_evicted_and_says_why() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (for_all_users(), Locks::new());
+    let daemon = Bystander::daemon_of(SOMEBODY, guest.path());
+    let session = waiting(&guest, &locks).arg("--force").as_user(SOMEBODY, SOMEBODY).piped();
+    session.stderr().hears("waiting for");
+    session.reads_no_more();
+    let said = String::from_utf8_lossy(&session.stderr().so_far()).into_owned();
+    assert_eq!(said.matches("waiting for").count(), 1, "{said}");
+    assert!(said.contains("who cannot be evicted: "), "{said}");
+    assert!(is_alive(daemon.pid().try_into().unwrap()));
+    drop(daemon);
+    session.stderr().hears("connected to");
+}
+
+#[test]
+fn a_console_on_which_somebody_logs_in_ends_the_wait() {
+    let (desk, locks) = (Terminal::new(), Locks::new());
+    let _holder = Bystander::with_open(desk.path());
+    let session = Vconsole::attach(desk.path()).arg("--wait").locks(&locks).piped();
+    session.stderr().hears("waiting for");
+    let _login = Program::new("sleep").arg("1000").on(&desk);
+    let output = session.output();
+    assert_eq!(output.status, 6, "{output:?}");
 }

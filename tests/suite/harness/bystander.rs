@@ -1,6 +1,7 @@
 //! A program that lives, has a number and perhaps a console, and does nothing.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -20,8 +21,18 @@ impl Bystander {
 
     /// A daemon that has `path` open: it leads a session of its own, and has no terminal.
     pub(crate) fn daemon_with_open(path: impl AsRef<Path>) -> Self {
+        Self::daemon(Command::new("setsid").stdin(fs::File::open(path).unwrap()))
+    }
+
+    /// The same, run by `user`.
+    pub(crate) fn daemon_of(user: u32, path: impl AsRef<Path>) -> Self {
         let mut command = Command::new("setsid");
-        command.args(["sleep", "1000"]).stdin(fs::File::open(path).unwrap());
+        command.stdin(fs::File::open(path).unwrap()).gid(user).uid(user);
+        Self::daemon(&mut command)
+    }
+
+    fn daemon(command: &mut Command) -> Self {
+        command.args(["sleep", "1000"]);
         let daemon = Self(command.spawn().unwrap());
         super::until("the daemon runs", || {
             let name = fs::read_to_string(format!("/proc/{}/comm", daemon.pid()));
