@@ -36,5 +36,6 @@ mod status_table;
 mod status_watch;
 mod suspects;
 mod takeover;
+mod users;
 mod wait;
 mod ways_out;

@@ -230,7 +230,7 @@ fn minutes_and_seconds(text: &str) -> Duration {
 }
 
 /// `text` as one word of the shell.
-fn quoted(text: &OsStr) -> Vec<u8> {
+pub(super) fn quoted(text: &OsStr) -> Vec<u8> {
     let mut word = vec![b'\''];
     for &byte in text.as_bytes() {
         match byte {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::leader::quoted;
 use super::session::{Output, Piped, Session};
 use super::terminal::Terminal;
 use super::{Locks, is_neutral, set_mode};
@@ -189,6 +190,13 @@ impl Program {
         let mut piped = self.piped();
         piped.closes_stdin();
         piped.output()
+    }
+
+    /// It and its arguments as one line for a shell.
+    pub(crate) fn as_a_shell_would_type_it(&self) -> String {
+        let words = std::iter::once(&self.name).chain(self.all_arguments());
+        let words: Vec<_> = words.map(|word| quoted(word)).collect();
+        String::from_utf8(words.join(&b' ')).unwrap()
     }
 
     /// All its arguments.
