@@ -101,6 +101,8 @@ fn another_user_who_reaches_the_socket_is_turned_away_and_it_is_recorded() {
     for (path, mode) in [(&directory, 0o755), (&door, 0o777), (&side_door, 0o777)] {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
+    // By now it has all the descriptors that it needs.
+    is_undisturbed(&guest, &session);
     let request = br#"{"takeover":{"version":1,"about":{"host":null,"reason":"mine"}}}"#;
     let files = session.open_files().len();
     for _ in 0..3 {

@@ -271,6 +271,15 @@ fn with_force_it_takes_over_at_once_whoever_waits() {
 }
 
 #[test]
+fn with_force_it_does_not_wait_for_a_lock_that_nobody_can_vouch_for() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let name = format!("LCK..{}", guest.path().file_name().unwrap().to_str().unwrap());
+    locks.write(&name, "garbage");
+    leaves(&waits(&guest, &locks));
+    leaves(&waiting(&guest, &locks).arg("--force").attached_to_pipes());
+}
+
+#[test]
 fn with_force_it_waits_for_who_refuses_and_takes_over_from_who_came_meanwhile() {
     if not_root() {
         return;

@@ -270,7 +270,9 @@ fn is_ready(pidfd: &OwnedFd) -> bool {
 
 fn holders(refusal: &Refusal) -> Vec<&Process> {
     match refusal {
-        Refusal::Held { holder, .. } | Refusal::Unevictable { holder, .. } => vec![holder],
+        Refusal::Held { holder, .. }
+        | Refusal::Kept { holder, .. }
+        | Refusal::Unevictable { holder, .. } => vec![holder],
         Refusal::Flock { by, .. } | Refusal::Open { by, .. } | Refusal::Exclusive { by, .. } => {
             by.0.iter().collect()
         }
@@ -284,6 +286,7 @@ fn in_the_way(refusal: &Refusal) -> String {
         Refusal::Flock { by, .. } => format!("locked with flock by {by}"),
         Refusal::Open { by, .. } => format!("open in {by}"),
         Refusal::Exclusive { by, .. } => format!("it has the exclusive flag of {by}"),
+        Refusal::Kept { holder, why, .. } => format!("not given away by {holder}: {why}"),
         Refusal::Unevictable { holder, why, .. } => {
             format!("held by {holder}, who cannot be evicted: {why}")
         }
