@@ -98,7 +98,7 @@ impl Notices {
     }
 
     /// What to wait for until more can be written, if there is more.
-    pub(super) fn waiting_for(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn waiting_for(&self) -> Option<BorrowedFd<'_>> {
         self.sink.as_ref().filter(|_| !self.queue.is_empty()).map(Sink::as_fd)
     }
 

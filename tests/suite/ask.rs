@@ -192,6 +192,22 @@ fn in_the_background_it_asks_nothing_and_stops_again() {
 }
 
 #[test]
+fn a_question_on_a_frozen_terminal_is_seen_when_it_thaws() {
+    let busy = Busy::new();
+    busy.desk.freezes();
+    let session = busy.asking().on(&busy.desk);
+    session.reads_no_more();
+    silence(busy.desk.ear(), Duration::from_millis(300));
+    busy.desk.thaws();
+    busy.desk.shows(QUESTION);
+    let before = session.cpu_time();
+    silence(busy.desk.ear(), Duration::from_millis(300));
+    assert!(session.cpu_time() < before + Duration::from_millis(100), "it does not sleep");
+    busy.desk.types("q\n");
+    assert_eq!(session.wait(), 3);
+}
+
+#[test]
 fn what_is_no_answer_is_asked_again() {
     let busy = Busy::new();
     let session = busy.asks(&busy.asking());

@@ -167,6 +167,7 @@ impl Offer<'_> {
                 return Ok(Reply::Silence);
             }
             let ready = self.poll(input, left)?;
+            self.notices.flush(Duration::ZERO);
             if ready.intersects(PollFlags::HUP | PollFlags::ERR) {
                 return Ok(Reply::Gone);
             }
@@ -205,15 +206,18 @@ impl Offer<'_> {
         Ok(None)
     }
 
-    /// Waits for input or a signal, and gives what there is of input.
+    /// Waits for input, a signal, or room for the question, and gives what there is of input.
     fn poll(&self, input: &Source, left: Duration) -> anyhow::Result<PollFlags> {
-        let mut fds = [
-            PollFd::new(&*self.signals, PollFlags::IN),
+        let mut fds = vec![
             PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN),
+            PollFd::new(&*self.signals, PollFlags::IN),
         ];
+        // A terminal that was stopped with ^S shows the question later.
+        let stderr = self.notices.waiting_for();
+        fds.extend(stderr.map(|stderr| PollFd::from_borrowed_fd(stderr, PollFlags::OUT)));
         let left = Timespec::try_from(left).context("cannot wait for an answer")?;
         match poll(&mut fds, Some(&left)) {
-            Ok(_) => Ok(fds[1].revents()),
+            Ok(_) => Ok(fds[0].revents()),
             Err(Errno::INTR) => Ok(PollFlags::empty()),
             Err(error) => Err(error).context("cannot wait for an answer"),
         }
