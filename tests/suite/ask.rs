@@ -293,6 +293,25 @@ fn a_takeover_that_is_refused_is_not_offered_again() {
 }
 
 #[test]
+fn only_who_was_named_is_taken_over() {
+    let mut busy = Busy::new();
+    let session = busy.asks(&busy.asking());
+    busy.driver.signal(Signal::TERM);
+    assert_eq!(busy.driver.wait(), 143);
+    busy.driver = Vconsole::attach(&busy.guest).locks(&busy.locks).attached_to_pipes();
+    busy.desk.clear();
+    busy.desk.types("t\n");
+    busy.desk.shows(format!("is held by vconsole (pid {}", busy.driver.pid()));
+    busy.desk.shows(QUESTION);
+    busy.is_undisturbed();
+    busy.desk.types("t\n");
+    assert_eq!(busy.driver.wait(), 4);
+    busy.desk.shows("connected to");
+    busy.desk.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+}
+
+#[test]
 fn asking_is_instead_of_force_and_wait() {
     for other in ["--force", "--wait", "--wait=1s"] {
         let wrong = Vconsole::attach("/dev/null").args(["--ask", other]).output();

@@ -22,6 +22,7 @@ use crate::claim::Refusal;
 use crate::cli;
 use crate::console::Target;
 use crate::exit_status::ExitStatus;
+use crate::process::Process;
 use crate::relay::{Notices, Signals, Source};
 use crate::{terminal, test_point};
 
@@ -74,7 +75,8 @@ enum Reply {
 
 impl Offer<'_> {
     /// Says who has the console, asks what to do, and does it. Where force is refused as well, it is not
-    /// offered again.
+    /// offered again, unless by now it is another session that has it: then the user is told of that one
+    /// first.
     pub(super) fn make(mut self, mut refusal: Refusal) -> anyhow::Result<Waited> {
         let mut may_force = true;
         loop {
@@ -89,12 +91,16 @@ impl Offer<'_> {
                 Answer::Wait => return self.wait(),
                 Answer::Quit => return Ok(Waited::Ended(ExitStatus::Busy)),
                 Answer::End(signal) => return Ok(Waited::Ended(ExitStatus::Signal(signal))),
-                Answer::TakeOver => match self.take_over() {
-                    Ok(waited) => return Ok(waited),
-                    Err(error) => refusal = busy(error)?,
-                },
+                Answer::TakeOver => {}
             }
-            may_force = false;
+            let seen = refusal.session();
+            let again = match self.take_over(seen) {
+                Ok(waited) => return Ok(waited),
+                Err(error) => busy(error)?,
+            };
+            let same = |now: &Process| seen.is_some_and(|seen| seen.is(now));
+            may_force = again.session().is_some_and(|now| !same(now));
+            refusal = again;
         }
     }
 
@@ -107,11 +113,11 @@ impl Offer<'_> {
         Wait::new(&options, self.target, None, self.notices, self.signals)?.run()
     }
 
-    fn take_over(&mut self) -> anyhow::Result<Waited> {
+    fn take_over(&mut self, seen: Option<&Process>) -> anyhow::Result<Waited> {
         let options = cli::Attach { force: true, ..self.options.clone() };
         // The user may have thought about it for a while.
         let openers = find_again(&options, self.target)?;
-        let gained = claim_now(&options, self.target, &openers, None, self.notices, self.signals)?;
+        let gained = claim_now(&options, self.target, &openers, seen, self.notices, self.signals)?;
         Ok(Waited::Claimed(Box::new(gained)))
     }
 

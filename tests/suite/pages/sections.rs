@@ -164,7 +164,7 @@ const ATTACH: &[Section] = &[
                 "--force --wait tries force first, and again on each newcomer who gets the console meanwhile, but only once on each who refuses it, and never on a vconsole that waited before us and has its turn. An eviction is not cut short by the time limit.",
             ),
             Text(
-                "--ask says who has the console, and asks. The answer is one letter and Enter: w waits as --wait does, t takes it over as --force does, q quits with status 3. So do Enter alone, the end of input, and 30 seconds without an answer. Where the takeover is refused it is asked again, without t. What is typed after the answer reaches the console. Where standard input or standard error is no terminal, nothing is asked. --ask cannot be combined with --force or --wait.",
+                "--ask says who has the console, and asks. The answer is one letter and Enter: w waits as --wait does, t takes it over as --force does, q quits with status 3. So do Enter alone, the end of input, and 30 seconds without an answer. Where the takeover is refused it is asked again, without t; where another vconsole has come meanwhile, that one is named and asked about first. What is typed after the answer reaches the console. Where standard input or standard error is no terminal, nothing is asked. --ask cannot be combined with --force or --wait.",
             ),
         ],
     ),
