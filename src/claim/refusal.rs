@@ -154,9 +154,22 @@ impl Refusal {
         }
     }
 
-    /// The session in the way, where it is another vconsole's.
+    /// The session in the way, where it is another vconsole's that was there before us. One that came
+    /// at the same moment has won a race, and is not what its loser knew of.
     #[must_use]
     pub fn session(&self) -> Option<&Process> {
+        self.any_session().filter(|holder| {
+            let since = match self {
+                Self::Held { since, .. } => Some(*since),
+                _ => holder.started,
+            };
+            since.is_none_or(|since| !is_after_us(since))
+        })
+    }
+
+    /// The session in the way, where it is another vconsole's, whenever it came.
+    #[must_use]
+    pub fn any_session(&self) -> Option<&Process> {
         match self {
             Self::Held { holder, .. } => Some(&**holder).filter(|holder| holder.is_vconsole()),
             Self::Flock { by, .. } | Self::Exclusive { by, .. } => {
@@ -164,17 +177,6 @@ impl Refusal {
             }
             _ => None,
         }
-    }
-
-    /// The same, where it was there before us. One that came at the same moment has won a race, and is
-    /// not what its loser knew of.
-    #[must_use]
-    pub fn earlier_session(&self) -> Option<&Process> {
-        let came = |session: &Process| match self {
-            Self::Held { since, .. } => Some(*since),
-            _ => session.started,
-        };
-        self.session().filter(|session| !came(session).is_some_and(is_after_us))
     }
 
     /// What to type next.

@@ -93,13 +93,13 @@ impl Offer<'_> {
                 Answer::End(signal) => return Ok(Waited::Ended(ExitStatus::Signal(signal))),
                 Answer::TakeOver => {}
             }
-            let seen = refusal.session();
+            let seen = refusal.any_session();
             let again = match self.take_over(seen) {
                 Ok(waited) => return Ok(waited),
                 Err(error) => busy(error)?,
             };
             let same = |now: &Process| seen.is_some_and(|seen| seen.is(now));
-            may_force = again.session().is_some_and(|now| !same(now));
+            may_force = again.any_session().is_some_and(|now| !same(now));
             refusal = again;
         }
     }

@@ -66,8 +66,8 @@ pub(super) fn claim_now(
         Err(refusal) => refusal,
     };
     let session = match seen {
-        Some(seen) => refusal.session().filter(|session| session.is(seen)),
-        None => refusal.earlier_session(),
+        Some(seen) => refusal.any_session().filter(|session| session.is(seen)),
+        None => refusal.session(),
     };
     let Some(holder) = session.filter(|_| options.force) else {
         return Err(refusal.into());

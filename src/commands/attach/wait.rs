@@ -135,7 +135,7 @@ impl<'a> Wait<'a> {
             Err(refusal) if self.may_force(&refusal) => {
                 self.forced = Some(in_the_way(&refusal));
                 self.said.clear();
-                return self.claim(openers, refusal.session());
+                return self.claim(openers, refusal.any_session());
             }
             Err(refusal) => return Err(refusal.into()),
         }
@@ -156,7 +156,7 @@ impl<'a> Wait<'a> {
     /// Whether force is tried on who is in the way: once, since what refuses will refuse again; and not
     /// on who waited before us, and has it in turn.
     fn may_force(&self, refusal: &Refusal) -> bool {
-        let in_turn = refusal.session().is_some_and(|session| self.place.was_ahead(session));
+        let in_turn = refusal.any_session().is_some_and(|session| self.place.was_ahead(session));
         let refused = self.forced.as_ref().is_some_and(|forced| *forced == in_the_way(refusal));
         self.options.force && refusal.is_busy() && !in_turn && !refused
     }
