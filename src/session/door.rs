@@ -21,10 +21,10 @@ use crate::wire::{self, Peer};
 const MANNERS: Duration = Duration::from_secs(2);
 /// So many may be inside that have not said yet what they want. More wait outside.
 const UNHEARD: usize = 32;
-/// So many are let in or heard at one look, and then the console has its turn.
+/// So many are let in within one breath, however few come at a time; then the console has its turn.
 const AT_ONCE: usize = 16;
-/// How long the door stays shut after so many.
-const BREATH: Duration = Duration::from_millis(20);
+/// How long that is.
+const BREATH: Duration = Duration::from_millis(10);
 
 /// The door of a session. One descriptor tells of all that happens at it.
 #[derive(Debug)]
@@ -33,8 +33,11 @@ pub struct Door {
     events: OwnedFd,
     inside: BTreeMap<u64, Caller>,
     next: u64,
-    /// Until when nobody is let in.
-    shut: Option<Instant>,
+    /// How many were let in since this breath began.
+    let_in: usize,
+    breath: Instant,
+    /// Whether the door is open: whether who comes wakes us.
+    open: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +70,8 @@ impl Door {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let token = epoll::EventData::new_u64(LISTENER);
         epoll::add(&events, &listener, token, epoll::EventFlags::IN)?;
-        Ok(Self { listener, events, inside: BTreeMap::new(), next: LISTENER + 1, shut: None })
+        let (inside, next, breath) = (BTreeMap::new(), LISTENER + 1, Instant::now());
+        Ok(Self { listener, events, inside, next, let_in: 0, breath, open: true })
     }
 
     /// Where it is.
@@ -86,38 +90,57 @@ impl Door {
     #[must_use]
     pub fn next_look(&self) -> Option<Instant> {
         let patience = self.inside.values().map(|caller| caller.until).min();
-        [self.shut, patience].into_iter().flatten().min()
+        // While it is full, only who leaves makes room.
+        let breath = (!self.open && !self.is_full()).then(|| self.breath + BREATH);
+        [breath, patience].into_iter().flatten().min()
+    }
+
+    fn is_full(&self) -> bool {
+        self.inside.len() >= UNHEARD
     }
 
     /// Lets in who waits, and hears what they want.
     pub fn look(&mut self) -> Vec<Call> {
         let now = Instant::now();
         self.inside.retain(|_, caller| caller.until > now);
-        if self.shut.is_some_and(|until| until <= now) && self.inside.len() < UNHEARD {
-            self.shut = None;
-            self.listen_for(epoll::EventFlags::IN);
+        if now >= self.breath + BREATH {
+            (self.breath, self.let_in) = (now, 0);
         }
+        self.open_or_shut();
         let mut events = Vec::with_capacity(AT_ONCE);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let _ = epoll::wait(&self.events, spare_capacity(&mut events), Some(&at_once));
         let tokens: Vec<u64> = events.iter().map(|event| event.data.u64()).collect();
-        tokens
-            .into_iter()
-            .flat_map(|token| if token == LISTENER { self.let_in() } else { self.hear(token) })
-            .collect()
+        let mut calls = Vec::new();
+        for token in tokens {
+            calls.extend(if token == LISTENER { self.let_in() } else { self.hear(token) });
+        }
+        self.open_or_shut();
+        calls
+    }
+
+    /// Whoever comes to a shut door waits outside.
+    fn open_or_shut(&mut self) {
+        let open = self.let_in < AT_ONCE && !self.is_full();
+        if open != self.open {
+            let what = if open { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+            let token = epoll::EventData::new_u64(LISTENER);
+            let _ = epoll::modify(&self.events, &self.listener, token, what);
+            self.open = open;
+        }
     }
 
     fn let_in(&mut self) -> Vec<Call> {
         let mut strangers = Vec::new();
-        for _ in 0..AT_ONCE {
+        while self.let_in < AT_ONCE && !self.is_full() {
+            self.let_in += 1;
             match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(wire) => strangers.extend(self.admit(wire)),
-                Err(Errno::AGAIN) => return strangers,
-                Err(_) => break,
+                Err(Errno::AGAIN) => break,
+                // Out of descriptors, or the like: later.
+                Err(_) => self.let_in = AT_ONCE,
             }
         }
-        self.shut = Some(Instant::now() + BREATH);
-        self.listen_for(epoll::EventFlags::empty());
         strangers
     }
 
@@ -142,11 +165,6 @@ impl Door {
         };
         let _ = epoll::delete(&self.events, &wire);
         understand(wire, peer).into_iter().collect()
-    }
-
-    fn listen_for(&self, what: epoll::EventFlags) {
-        let token = epoll::EventData::new_u64(LISTENER);
-        let _ = epoll::modify(&self.events, &self.listener, token, what);
     }
 
     /// Closes the door for good, and gives who still stood there: they are told what became of it.
