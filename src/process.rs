@@ -4,6 +4,7 @@ mod census;
 mod grip;
 mod master;
 mod stat;
+mod wake;
 mod walk;
 
 use std::fmt;
@@ -99,13 +100,18 @@ impl Process {
             pid,
             program: Some(stat.program),
             uid: fs::metadata(format!("/proc/{pid}")).ok().map(|directory| directory.uid()),
-            started: BOOT_TIME.checked_add(ticks(stat.start)),
+            started: Self::started(stat.start),
             terminal: stat.terminal,
             of_the_kernel: stat.of_the_kernel,
             parent: stat.parent,
             session: stat.session,
         };
         Some((process, stat.state))
+    }
+
+    /// When a process started, from the ticks that its `stat` says.
+    fn started(start: u64) -> Option<SystemTime> {
+        BOOT_TIME.checked_add(ticks(start))
     }
 
     /// The process `pid`, if it may have a console open that it hides from us. The kernel's own threads

@@ -1,7 +1,9 @@
 //! Named points at which a test makes the program do what no input makes it do.
 
 /// Panics here where `VCONSOLE_TEST_PANIC` names this point. Where `VCONSOLE_TEST_PAUSE` is
-/// `POINT=FIFO`, writes a line with our process number to the fifo, and stops until SIGCONT comes.
+/// `POINT=FIFO`, writes a line with our process number to the fifo, and stops until SIGCONT comes; with
+/// `VCONSOLE_TEST_HOLD` it stops again whenever SIGCONT comes, until there is no such fifo any more.
+/// Where `VCONSOLE_TEST_HANG` names it, does nothing any more, whatever comes but SIGKILL.
 /// Does nothing where the feature `test-points` is off.
 ///
 /// # Panics
@@ -15,15 +17,25 @@ pub fn reached(point: &str) {
         "the test point {point} was asked to panic"
     );
     #[cfg(feature = "test-points")]
-    if let Some((wanted, fifo)) =
-        std::env::var("VCONSOLE_TEST_PAUSE").ok().as_deref().and_then(|pause| pause.split_once('='))
-        && wanted == point
-    {
+    for wish in ["VCONSOLE_TEST_PAUSE", "VCONSOLE_TEST_HOLD"] {
+        let pause = std::env::var(wish).unwrap_or_default();
+        let Some((_, fifo)) = pause.split_once('=').filter(|(wanted, _)| *wanted == point) else {
+            continue;
+        };
         let _ = std::fs::File::options().write(true).open(fifo).and_then(|mut fifo| {
             use std::io::Write as _;
             writeln!(fifo, "{}", std::process::id())
         });
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+        loop {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+            if wish == "VCONSOLE_TEST_PAUSE" || !std::path::Path::new(fifo).exists() {
+                break;
+            }
+        }
+    }
+    #[cfg(feature = "test-points")]
+    while std::env::var("VCONSOLE_TEST_HANG").as_deref() == Ok(point) {
+        std::thread::park();
     }
     #[cfg(not(feature = "test-points"))]
     let _ = point;
@@ -34,4 +46,11 @@ pub fn reached(point: &str) {
 #[must_use]
 pub fn value(name: &str) -> Option<std::ffi::OsString> {
     if cfg!(feature = "test-points") { std::env::var_os(name) } else { None }
+}
+
+/// What a process that is started without an environment has to know of the tests' wishes. Nothing where
+/// the feature `test-points` is off.
+pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
+    let wishes = cfg!(feature = "test-points").then(std::env::vars_os).into_iter().flatten();
+    wishes.filter(|(name, _)| name.as_encoded_bytes().starts_with(b"VCONSOLE_TEST_"))
 }

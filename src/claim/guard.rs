@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use super::ledger::Deed;
 use crate::process::Process;
 use crate::terminal::{Modes, Witness};
-use crate::wire;
+use crate::{test_point, wire};
 use charge::Jobs;
 
-pub(crate) use charge::{Charge, See};
+pub(crate) use charge::{Charge, See, Verdicts};
 
 /// The name by which the program knows, when it is started, that it is to be a guard.
 pub const GUARD: &str = "vconsole-guard";
@@ -46,13 +46,21 @@ pub(crate) enum Message {
     Console,
     /// The watch on the console that comes along is to be closed by the guard, last of all.
     Watch,
-    /// These are the session's sockets. At the one that comes along the guard is to answer when the
-    /// session does not.
+    /// These are the session's sockets, or are about to be.
     Sockets(Vec<PathBuf>),
+    /// At the socket that comes along the guard is to answer when the session does not.
+    SideDoor,
     /// The console is about to be given to the process at the other end of the line that comes along.
     HandingOver,
     /// That process has everything: what is left of the claim here is only to be closed.
     HandedOver,
+    /// That process did not take it: it is the session's as before.
+    Kept,
+    /// A console is coming from the session at the other end of the line that comes along. Until it is
+    /// ours it is that session's, and here it is only to be closed.
+    ReceivingFrom,
+    /// It is ours.
+    Received,
     /// The session has given everything back.
     Goodbye,
 }
@@ -131,9 +139,14 @@ impl Guard {
         self.send(&Message::Watch, Some(watch.as_fd()));
     }
 
-    /// Says where the session's sockets are, and hands over the one at which the guard answers.
-    pub fn tell_sockets(&self, paths: &[PathBuf], listener: impl AsFd) {
-        self.send(&Message::Sockets(paths.to_vec()), Some(listener.as_fd()));
+    /// Says where the session's sockets are, or are about to be.
+    pub fn tell_sockets(&self, paths: &[PathBuf]) {
+        self.send(&Message::Sockets(paths.to_vec()), None);
+    }
+
+    /// Hands over the socket at which the guard answers.
+    pub fn tell_side_door(&self, listener: impl AsFd) {
+        self.send(&Message::SideDoor, Some(listener.as_fd()));
     }
 
     /// Says that the console is about to be given to who is at the other end of `line`. From then on
@@ -145,6 +158,22 @@ impl Guard {
     /// Says that another has everything.
     pub fn tell_handed_over(&self) {
         self.send(&Message::HandedOver, None);
+    }
+
+    /// Says that the other did not take it.
+    pub fn tell_kept(&self) {
+        self.send(&Message::Kept, None);
+    }
+
+    /// Says that a console is coming from who is at the other end of `line`, and is theirs until we say
+    /// that it is ours.
+    pub fn tell_receiving_from(&self, line: impl AsFd) {
+        self.send(&Message::ReceivingFrom, Some(line.as_fd()));
+    }
+
+    /// Says that the console that came is ours.
+    pub(super) fn tell_received(&self) {
+        self.send(&Message::Received, None);
     }
 
     /// Says goodbye: everything has been given back. Waits until the guard has let go of everything,
@@ -205,6 +234,7 @@ impl Running {
             .arg0(GUARD)
             .arg(Process::own_pid().to_string())
             .env_clear()
+            .envs(test_point::environment())
             .current_dir("/")
             .stdin(theirs)
             .stdout(Stdio::null())

@@ -1,9 +1,10 @@
 //! A claim that passes from one session to the next, without a moment in which the console is free.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::guard::Guard;
 use super::ledger::{Deed, Entry};
 use super::lock_file::LockFile;
 use super::lock_set::{LockSet, Slot, Stop, Way};
@@ -30,26 +31,24 @@ impl Inheritance {
         Ok(Self { locks, ways })
     }
 
-    /// Takes the claim over: `line` is the console, as the other session opened it, with its `flock`.
-    pub fn accept(self, request: &Request<'_>, line: OwnedFd) -> Result<Claim, Refusal> {
+    /// Takes the names over: `console` is as the other session opened it, with its `flock`, and the other
+    /// session is at the other end of `line`.
+    pub fn accept(
+        self,
+        request: &Request<'_>,
+        console: OwnedFd,
+        line: impl AsFd,
+    ) -> Result<Borrowed, Refusal> {
         let name = || request.target.to_string();
-        let unusable = |source| Refusal::Unusable { console: name(), source };
-        let console = Console::received(line, request.target).map_err(|error| match error {
+        request.guard.tell_receiving_from(line);
+        let console = Console::received(console, request.target).map_err(|error| match error {
             OpenError::NotAConsole(error) => error.into(),
             OpenError::Exclusive => Refusal::Contended { console: name() },
-            OpenError::Failed(source) => unusable(source),
+            OpenError::Failed(source) => Refusal::Unusable { console: name(), source },
         })?;
-        if !console.lock().map_err(unusable)? {
-            return Err(Refusal::Contended { console: name() });
-        }
         request.guard.tell_console(&console);
-        if request.guard.is_up() {
-            console.set_exclusive().map_err(unusable)?;
-        }
         let locks = self.take_names(request)?;
-        let mut claim = Claim::over(request, locks, console);
-        claim.remarks = claim.locks.get_mut().settle(request);
-        Ok(claim)
+        Ok(Borrowed(Claim::over(request, locks, console)))
     }
 
     fn take_names(self, request: &Request<'_>) -> Result<LockSet, Refusal> {
@@ -70,6 +69,29 @@ impl Inheritance {
             (locks, ways) = LockSet::look(request)?;
             locks.begin(request)?;
         }
+    }
+}
+
+/// A claim that is ours as soon as the session that gives it knows that we have everything. Until then it
+/// is that session's: dropping this only closes the console, and gives our names back.
+#[derive(Debug)]
+pub struct Borrowed(Claim);
+
+impl Borrowed {
+    /// It is ours.
+    pub fn keep(self, request: &Request<'_>) -> Result<Claim, Refusal> {
+        let Self(mut claim) = self;
+        claim.console.keep();
+        request.guard.tell_received();
+        if request.guard.is_up() {
+            let console = request.target.to_string();
+            let unusable = |source| Refusal::Unusable { console, source };
+            claim.console.set_exclusive().map_err(unusable)?;
+        } else {
+            claim.do_without_flag();
+        }
+        claim.remarks = claim.locks.get_mut().settle(request);
+        Ok(claim)
     }
 }
 
@@ -97,8 +119,14 @@ impl LockSet {
 }
 
 impl Claim {
-    /// Another session has everything by now: what is left here is only closed.
+    /// Another session is about to have it: if that is the end of it here, it is only closed.
     pub fn give_away(&self) {
         self.console.give_away();
+    }
+
+    /// It is ours as before: process `to`, to which it was given away, has not taken it.
+    pub fn take_back(&self, to: i32, guard: &Guard) {
+        self.console.keep();
+        self.locks.borrow_mut().take_back(to, guard);
     }
 }

@@ -33,6 +33,9 @@ pub(super) struct LockSet {
     pub(super) prepared: Vec<Option<Prepared>>,
     /// The mutexes of the locks that were broken, for as long as the outcome is open.
     mutexes: Vec<LockFile>,
+    /// The processes that were to have the console, and did not take it: the names that they take in spite
+    /// of it are ours.
+    pub(super) suitors: Vec<i32>,
     /// What the user should know once the claim has succeeded.
     remarks: Remarks,
     /// The names whose holders are to be evicted, and so are not taken yet.
@@ -49,6 +52,7 @@ impl LockSet {
             ledger: Ledger::of(Process::own_pid()),
             prepared: Vec::new(),
             mutexes: Vec::new(),
+            suitors: Vec::new(),
             remarks: Remarks::default(),
             pending: Vec::new(),
             evicted: Vec::new(),

@@ -4,6 +4,7 @@ use std::io;
 
 use super::guard::Guard;
 use super::ledger::Entry;
+use super::lock_file::{Contents, Inode};
 use super::lock_set::LockSet;
 use crate::printable::Printable;
 
@@ -16,6 +17,11 @@ impl LockSet {
         let mut said = Vec::new();
         for entry in lost {
             let path = Printable::new(&self.ledger.path(&entry)).to_string();
+            if let Some(theirs) = self.is_a_suitors(&entry) {
+                // Where they are another user's, the directory may not let us: they give them back.
+                let _ = self.take_from_suitor(&entry, theirs, guard);
+                continue;
+            }
             match self.take_again(&entry, guard) {
                 Ok(()) => said.push(format!("somebody removed the lock {path}: it is there again")),
                 Err(error) => {
@@ -25,6 +31,44 @@ impl LockSet {
             }
         }
         said
+    }
+
+    /// Takes the names again that process `from` took, which was to have the console. It may not know yet
+    /// that it has not, and take them once more.
+    pub(super) fn take_back(&mut self, from: i32, guard: &Guard) {
+        self.suitors.push(from);
+        self.mend(guard);
+    }
+
+    /// The lock file that such a process has put in the place of ours.
+    fn is_a_suitors(&self, entry: &Entry) -> Option<Inode> {
+        let directory = &self.ledger.places[entry.place].directory;
+        let lock = directory.look(&entry.name).ok().flatten()?;
+        let theirs = |pid: &i32| lock.contents == Contents::Pids(vec![*pid]);
+        self.suitors.iter().any(theirs).then_some(lock.inode)
+    }
+
+    fn take_from_suitor(
+        &mut self,
+        entry: &Entry,
+        theirs: Inode,
+        guard: &Guard,
+    ) -> io::Result<bool> {
+        match self.replace(entry, theirs) {
+            // As below: they have taken all our names.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.prepare_in(entry.place, guard)?;
+                self.replace(entry, theirs)
+            }
+            done => done,
+        }
+    }
+
+    fn replace(&self, entry: &Entry, old: Inode) -> io::Result<bool> {
+        match &self.prepared[entry.place] {
+            Some(ours) => self.ledger.places[entry.place].directory.replace(ours, &entry.name, old),
+            None => Ok(false),
+        }
     }
 
     fn take_again(&mut self, entry: &Entry, guard: &Guard) -> io::Result<()> {

@@ -34,7 +34,7 @@ use guard::Guard;
 use lock_set::{LockSet, Stop};
 
 pub use evict::Immunity;
-pub use inherit::Inheritance;
+pub use inherit::{Borrowed, Inheritance};
 pub use intruders::{Intruder, Intruders};
 pub use judge::{Death, Suspicion, Verdict};
 pub use names::{Convention, LockName, lock_names, read_name};

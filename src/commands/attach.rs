@@ -20,9 +20,11 @@ use crate::exit_status::ExitStatus;
 use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
 use crate::relay::{self, Ending, Notices, Settings, Signals, Traffic, Undelivered, Watcher};
+use crate::session::Visitor;
 use crate::terminal::{self, RawMode};
+use crate::test_point;
 use gain::{Gained, gain};
-use visitors::{Passed, Visitors};
+use visitors::Visitors;
 use wait::Waited;
 use watch::{GuardWatch, IntruderWatch};
 
@@ -57,7 +59,9 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
         Waited::Ended(status) => return Ok(status),
     };
     record_gain(options, &target, &gained);
+    test_point::reached("claimed");
     if let Some(signal) = signals.ending() {
+        say_lost(&gained.left, &mut notices);
         return Ok(ExitStatus::Signal(signal));
     }
     say_what_is_hidden(&openers, &mut notices);
@@ -71,13 +75,17 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
 
     drop(guard);
     let (status, why) = match &ended {
-        Ok((ending, passed)) => {
-            (exit_status(*ending), last_words(*ending, passed.as_ref(), &target))
+        Ok((ending, successor)) => {
+            (exit_status(*ending), last_words(*ending, successor.as_ref(), &target))
         }
         Err(error) => (ExitStatus::Failed, error.to_string()),
     };
     match &ended {
-        Ok((_, Some(passed))) => passed.record(&target, &traffic),
+        Ok((_, Some(successor))) => {
+            let (received, sent) = (traffic.received(), traffic.sent());
+            let by = successor.to_string();
+            audit::record(&target.to_string(), &Event::TakenOver { by: &by, received, sent });
+        }
         Ok(_) | Err(_) => record_end(&target, &why, &traffic),
     }
     ended?;
@@ -109,14 +117,19 @@ fn drive(
     guard: &Guard,
     notices: &mut Notices,
     signals: &mut Signals,
-) -> anyhow::Result<(Ending, Option<Passed>)> {
-    // Who finds the claim finds the session.
-    let mut visitors = Visitors::admit(target.to_string(), guard, notices);
+) -> anyhow::Result<(Ending, Option<Visitor>)> {
     let intruders = claim.take_intruders();
     let claim = claim;
+    // Who finds the claim finds the session.
+    let mut visitors = Visitors::admit(&claim, guard, notices);
     let mut intruder_watch = IntruderWatch { intruders, claim: &claim, guard };
-    claim.console().set_raw().with_context(|| format!("cannot set {target} raw"))?;
-    let raw = RawMode::enter(guard).context("cannot set the terminal raw")?;
+    let raw = match make_raw(&claim, guard) {
+        Ok(raw) => raw,
+        Err(error) => {
+            say_lost(&left, notices);
+            return Err(error);
+        }
+    };
 
     claim.remarks().iter().for_each(|remark| notices.say(remark));
     notices.say(connected(target, raw.as_ref(), options));
@@ -132,11 +145,27 @@ fn drive(
     let mut guard_watch = GuardWatch::new(guard, &claim, raw.as_ref(), side_door);
     guard_watch.see_that_it_is_up(notices);
     let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut intruder_watch, &mut visitors];
-    let (ending, left) =
+    let ending =
         relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings, &left)?;
-    let handed_over = ending == Ending::HandedOver;
-    let passed = if handed_over { visitors.pass_on(&claim, &left) } else { None };
-    Ok((ending, passed))
+    Ok((ending, visitors.successor().cloned()))
+}
+
+/// Makes both ends raw.
+fn make_raw<'a>(claim: &Claim, guard: &'a Guard) -> anyhow::Result<Option<RawMode<'a>>> {
+    let console = claim.console();
+    console.set_raw().with_context(|| format!("cannot set {console} raw"))?;
+    RawMode::enter(guard).context("cannot set the terminal raw")
+}
+
+/// What the driver before us left is lost, where we end before we relay.
+fn say_lost(left: &Undelivered, notices: &mut Notices) {
+    let (typed, printed) = (left.typed.len(), left.printed.len());
+    if typed + printed > 0 {
+        notices.answer(format_args!(
+            "{typed} bytes of input and {printed} bytes of output lost, which the driver before us left"
+        ));
+        notices.flush(LAST_WORDS);
+    }
 }
 
 /// Who has the console without a lock is known only as far as `/proc` shows it.
@@ -183,7 +212,7 @@ fn state(target: &Target, claim: &Claim, since: SystemTime) -> String {
     format!("{console}, {kind}, driven by pid {pid} since {since}{other_end}\nheld by {held}")
 }
 
-fn last_words(ending: Ending, passed: Option<&Passed>, target: &Target) -> String {
+fn last_words(ending: Ending, successor: Option<&Visitor>, target: &Target) -> String {
     match ending {
         Ending::Detached => format!("detached from {target}"),
         Ending::InputEnded => format!("end of input, left {target}"),
@@ -191,11 +220,8 @@ fn last_words(ending: Ending, passed: Option<&Passed>, target: &Target) -> Strin
         Ending::ReaderGone => format!("nobody reads the output any more, left {target}"),
         Ending::TerminalGone => format!("the terminal is gone, left {target}"),
         Ending::TimeLimit => format!("the time limit passed, left {target}"),
-        Ending::HandedOver => match passed {
-            Some(Passed::On(visitor)) => format!("{target} was taken over by {visitor}"),
-            Some(Passed::Dropped(visitor)) => {
-                format!("{target} was to be taken over by {visitor}, which ended: it is free")
-            }
+        Ending::HandedOver => match successor {
+            Some(visitor) => format!("{target} was taken over by {visitor}"),
             None => format!("left {target}"),
         },
         Ending::Signal(number) => format!("ended by {}, left {target}", name_of(number)),

@@ -5,25 +5,31 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getppid};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 
-use crate::claim::guard::{Charge, GUARD, Message, See, is_wire};
+use crate::claim::guard::{Charge, GUARD, Message, See, Verdicts, is_wire};
 use crate::exit_status::ExitStatus;
-use crate::session::door::{may_come, understand};
+use crate::relay::Notices;
+use crate::session::door::refuse;
 use crate::session::handover::{self, Outcome};
-use crate::session::{Call, Visitor};
-use crate::sys;
-use crate::wire::{self, Peer};
+use crate::session::place::Listener;
+use crate::session::{Call, Door, Visitor};
+use crate::{sys, test_point, wire};
 
-/// So long a caller may take to say what they want, and a killed session to end.
+/// So long a killed session may take to end.
 const MANNERS: Duration = Duration::from_secs(1);
+
+/// How long the last words may take on a terminal that takes none.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Why of two callers only one gets the console.
+const AT_THE_SAME_MOMENT: &str = "another took it over at the same moment";
 
 /// Whether this process was started to be a guard.
 #[must_use]
@@ -65,67 +71,68 @@ fn take_wire() -> io::Result<OwnedFd> {
 /// says goodbye or dies.
 fn stand_guard(session: i32, wire: OwnedFd) {
     let mut charge = Charge::of(session);
-    let mut side_door = None;
+    let mut door: Option<Door> = None;
     loop {
-        match wait_for(&wire, side_door.as_ref()) {
-            News::Session => match wire::receive(&wire) {
-                Ok(Some((Message::Goodbye, _))) => {
-                    // It waits for us no longer than until its wire is closed.
-                    charge.close(wire, See::ToTheHeir, has_it);
-                    return;
-                }
-                Ok(Some((message, mut descriptors))) => {
-                    side_door = charge.note(message, descriptors.pop()).or(side_door);
-                }
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Ok(None) | Err(_) => break,
-            },
-            News::Caller => {
-                if let Some(door) = &side_door
-                    && let Some((line, visitor)) = hear_caller(door)
-                    && end_session(session, &wire, &mut charge)
-                {
-                    give_for_the_dead(&mut charge, line, &visitor);
-                    break;
-                }
+        wait_for_news(&wire, door.as_ref());
+        match wire::receive(&wire) {
+            Ok(Some((Message::Goodbye, _))) => {
+                // It waits for us no longer than until its wire is closed.
+                charge.close(wire, See::ToTheHeir, VERDICTS);
+                return;
             }
+            Ok(Some((message, mut descriptors))) => {
+                door = charge.note(message, descriptors.pop()).and_then(open_door).or(door);
+                continue;
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(None) | Err(_) => break,
+        }
+        if let Some((line, visitor)) = door.as_mut().and_then(hear_callers)
+            && end_session(session, &wire, &mut charge)
+        {
+            give_for_the_dead(&mut charge, line, &visitor);
+            break;
         }
     }
+    test_point::reached("guard-alone");
     charge.restore_terminal();
-    charge.close(wire, See::ToEverything, has_it);
+    charge.close(wire, See::ToEverything, VERDICTS);
 }
 
-/// Waits until who was given the console has everything, or has ended, and tells which.
-fn has_it(line: OwnedFd) -> bool {
-    handover::outcome(line, None) == Outcome::Taken
+/// How a guard learns whose a console is that was between two.
+const VERDICTS: Verdicts = Verdicts {
+    heir_has_it: |line| handover::outcome(line) == Outcome::Taken,
+    giver_kept_it: |line| !handover::is_left_to_us(line, None),
+};
+
+/// Waits until the session says something or has ended, or somebody is at the door.
+fn wait_for_news(wire: &OwnedFd, door: Option<&Door>) {
+    let other = door.map_or(wire.as_fd(), Door::descriptor);
+    let mut fds =
+        [PollFd::new(wire, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
+    let next = door.and_then(Door::next_look);
+    let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    // All that can go wrong is an interruption, and both are looked at without waiting.
+    let _ = poll(&mut fds, left.as_ref());
 }
 
-/// What a guard hears of.
-enum News {
-    Session,
-    Caller,
+/// The door at which a guard answers. The session made its socket, and gives its name back.
+fn open_door(listener: OwnedFd) -> Option<Door> {
+    Door::open(Listener::received(listener, PathBuf::new())).ok()
 }
 
-fn wait_for(wire: &OwnedFd, side_door: Option<&OwnedFd>) -> News {
-    let door = side_door.unwrap_or(wire);
-    let mut fds = [PollFd::new(wire, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
-    // All that can go wrong is an interruption, and the wire is looked at without waiting.
-    let _ = poll(&mut fds, None);
-    let called = fds[0].revents().is_empty() && !fds[1].revents().is_empty();
-    if called { News::Caller } else { News::Session }
-}
-
-/// Somebody whom the session did not answer, and who may have its console.
-fn hear_caller(door: &OwnedFd) -> Option<(OwnedFd, Visitor)> {
-    let line = accept_with(door, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
-    let peer = Peer::of(&line).ok()?;
-    if !may_come(peer) || !wire::wait(&line, Some(Instant::now() + MANNERS)) {
-        return None;
+/// Somebody whom the session did not answer, and who may have its console: the first of them.
+fn hear_callers(door: &mut Door) -> Option<(OwnedFd, Visitor)> {
+    let mut first = None;
+    for call in door.look() {
+        match call {
+            Call::Takeover { wire, visitor } if first.is_none() => first = Some((wire, visitor)),
+            Call::Takeover { wire, .. } => refuse(&wire, AT_THE_SAME_MOMENT),
+            Call::Stranger(_) => {}
+        }
     }
-    match understand(line, peer)? {
-        Call::Takeover { wire, visitor } => Some((wire, visitor)),
-        Call::Stranger(_) => None,
-    }
+    first
 }
 
 /// Ends the session, which is our parent as long as it lives, and hears out what it still said.
@@ -146,11 +153,22 @@ fn end_session(session: i32, wire: &OwnedFd, charge: &mut Charge) -> bool {
     false
 }
 
-/// Gives the console of the dead session to who asked for it.
+/// Gives the console of the dead session to who asked for it, and then tells who was at its terminal.
 fn give_for_the_dead(charge: &mut Charge, line: OwnedFd, visitor: &Visitor) {
-    charge.say(&format!("taken over by {visitor}: this session did not answer, and was ended"));
-    let given = charge.console().is_some_and(|it| handover::give(&line, it, &[], &[]).is_ok());
-    if given {
+    test_point::reached("guard-giving");
+    // The session may have given it to another, and died before it said so.
+    if charge.is_inherited(VERDICTS) {
+        return refuse(&line, AT_THE_SAME_MOMENT);
+    }
+    if charge.console().is_some_and(|console| handover::give(&line, console, &[], &[]).is_ok()) {
         charge.expect(line);
+    }
+    test_point::reached("guard-given");
+    if let Some(terminal) = charge.restore_terminal() {
+        let mut notices = Notices::on(&terminal);
+        notices.say(format_args!(
+            "taken over by {visitor}: this session did not answer, and was ended"
+        ));
+        notices.flush(LAST_WORDS);
     }
 }

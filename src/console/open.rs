@@ -61,10 +61,13 @@ impl Console {
         Self::of_line(line, target, true)
     }
 
-    /// The console that was found, opened by another who passed it on: lock and flag come with it.
+    /// The console that was found, opened by another who passes it on: lock and flag come with it, and are
+    /// theirs until [`Console::keep`].
     pub(crate) fn received(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
         // A port can have several nodes, and it may have been opened by another.
-        Self::of_line(line, target, target.kind == Kind::Pty)
+        let console = Self::of_line(line, target, target.kind == Kind::Pty)?;
+        console.give_away();
+        Ok(console)
     }
 
     fn of_line(line: OwnedFd, target: &Target, same_node: bool) -> Result<Self, OpenError> {
@@ -85,6 +88,11 @@ impl Console {
     /// Flag and lock are another's from now on, who has the same open file: here it is only closed.
     pub(crate) fn give_away(&self) {
         self.given_away.set(true);
+    }
+
+    /// Flag and lock are ours, and nobody else's who has the same open file.
+    pub(crate) fn keep(&self) {
+        self.given_away.set(false);
     }
 
     /// Takes the lock of picocom, tio and others (flock(2)) on the open console. It is ours until the

@@ -15,6 +15,8 @@ pub(super) enum State {
 pub(super) struct Stat {
     pub(super) program: String,
     pub(super) state: State,
+    /// By a signal: SIGSTOP, or a terminal's SIGTSTP and the like.
+    pub(super) stopped: bool,
     pub(super) terminal: u64,
     pub(super) start: u64,
     pub(super) of_the_kernel: bool,
@@ -51,6 +53,7 @@ impl Stat {
         Some(Self {
             program,
             state: if zombie { State::Zombie } else { State::Living },
+            stopped: field(3)? == "T",
             terminal: field(7)?.parse().unwrap_or(0),
             start: field(22)?.parse().ok()?,
             of_the_kernel,

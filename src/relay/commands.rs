@@ -87,10 +87,11 @@ impl Relay<'_> {
     /// and taken again after.
     ///
     /// In the background it is not ours to take (`bg` in a shell): the kernel would stop us with
-    /// SIGTTOU, so we stop again.
+    /// SIGTTOU, so we stop again. But whoever wants to take over, and continued us, is answered first.
     fn stop_and_go_on(&mut self, asked: bool) -> Step {
         let mut stop = asked;
         while stop || (self.raw.is_some() && !terminal::in_foreground()) {
+            self.look_around()?;
             if let Some(raw) = self.raw {
                 raw.suspend();
             }

@@ -1,8 +1,8 @@
 //! Waiting, and moving what can be moved without waiting.
 
 use std::io;
-use std::os::fd::AsFd as _;
-use std::time::Instant;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use super::{
     Ending, Error, Notices, Settings, Signals, Undelivered, WATCHERS, Watcher, Wish, timeout,
 };
 use crate::console::Console;
-use crate::terminal::RawMode;
+use crate::terminal::{self, RawMode};
 use crate::test_point;
 
 /// So much may wait each way.
@@ -80,6 +80,14 @@ struct Ready {
     watchers: [bool; WATCHERS],
 }
 
+/// So often watchers are looked after before something else is done that cannot wait.
+const LOOKS: usize = 8;
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&timeout(Duration::ZERO))).is_ok_and(|count| count > 0)
+}
+
 /// Something to read, or the news that there will be no more.
 const READABLE: PollFlags = PollFlags::IN.union(GONE);
 
@@ -128,8 +136,8 @@ impl<'a> Relay<'a> {
         self
     }
 
-    /// Moves bytes until there is a reason to end, and gives what was not delivered then.
-    pub(super) fn run(mut self) -> Result<(Ending, Undelivered), Error> {
+    /// Moves bytes until there is a reason to end.
+    pub(super) fn run(mut self) -> Result<Ending, Error> {
         self.pass_window_size();
         test_point::reached("relay");
         let stop = loop {
@@ -137,12 +145,9 @@ impl<'a> Relay<'a> {
                 break stop;
             }
         };
-        self.deliver_the_rest(&stop);
+        self.wind_up(&stop);
         match stop {
-            Stop::Ended(ending) => {
-                let (typed, printed) = (self.typed.contents(), self.printed.contents());
-                Ok((ending, Undelivered { typed, printed }))
-            }
+            Stop::Ended(ending) => Ok(ending),
             Stop::Failed(error) => Err(error),
         }
     }
@@ -205,11 +210,40 @@ impl<'a> Relay<'a> {
     }
 
     fn wake_watchers(&mut self, ready: [bool; WATCHERS], now: Instant) -> Step {
-        for (watcher, ready) in self.watchers.iter_mut().zip(ready) {
-            let due = ready || watcher.next_look().is_some_and(|at| at <= now);
-            if due && watcher.look(self.notices) == Wish::HandOver {
-                return Err(Stop::Ended(Ending::HandedOver));
+        for (watcher, ready) in ready.into_iter().enumerate() {
+            let watched = &mut self.watchers[watcher];
+            let due = ready || watched.next_look().is_some_and(|at| at <= now);
+            if due && watched.look(self.notices) == Wish::HandOver {
+                self.hand_over(watcher)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lets a watcher hand the console over. Where nobody takes it we go on, and nothing is lost.
+    fn hand_over(&mut self, watcher: usize) -> Step {
+        // What is shown on a terminal that others use by now comes from none of us.
+        if self.raw.is_none() || terminal::in_foreground() {
+            self.deliver_the_rest();
+        }
+        let left = Undelivered { typed: self.typed.contents(), printed: self.printed.contents() };
+        if self.watchers[watcher].hand_over(&left, self.notices) {
+            return Err(Stop::Ended(Ending::HandedOver));
+        }
+        Ok(())
+    }
+
+    /// Looks after the watchers alone, without waiting: who wants to take over may have woken us for it.
+    pub(super) fn look_around(&mut self) -> Step {
+        // Whoever is at the door is let in at one look, and heard at the next.
+        for _ in 0..LOOKS {
+            let ready = [0, 1, 2].map(|watcher: usize| {
+                self.watchers[watcher].descriptor().is_some_and(|fd| is_readable(fd))
+            });
+            if ready == [false; WATCHERS] {
+                return Ok(());
+            }
+            self.wake_watchers(ready, Instant::now())?;
         }
         Ok(())
     }

@@ -151,7 +151,7 @@ pub enum Error {
 /// are woken when there is something for them to look at.
 ///
 /// What `left` holds is delivered first. At the end both ways get another 200 ms to deliver what was
-/// read; `notices` says how much was lost, unless another drives from now on and gets it.
+/// read, and `notices` says how much was lost. A watcher that hands the console over gets it instead.
 pub fn run<'a>(
     console: &'a Console,
     raw: Option<&'a RawMode<'a>>,
@@ -160,7 +160,7 @@ pub fn run<'a>(
     watchers: [&'a mut dyn Watcher; WATCHERS],
     settings: &'a Settings<'a>,
     left: &Undelivered,
-) -> Result<(Ending, Undelivered), Error> {
+) -> Result<Ending, Error> {
     event_loop::Relay::new(console, raw, notices, signals, watchers, settings)?.take_up(left).run()
 }
 

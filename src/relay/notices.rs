@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -32,6 +32,13 @@ impl Notices {
     #[must_use]
     pub fn new(quiet: bool) -> Self {
         Self::to(Sink::new(io::stderr().as_fd()).ok(), quiet)
+    }
+
+    /// Notices on a terminal whose cursor may be anywhere.
+    #[must_use]
+    pub fn on(terminal: impl AsFd) -> Self {
+        let notices = Self::to(Sink::new(terminal.as_fd()).ok(), false);
+        Self { midline: true, ..notices }
     }
 
     fn to(sink: Option<Sink>, quiet: bool) -> Self {

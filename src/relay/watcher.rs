@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use super::Notices;
+use super::{Notices, Undelivered};
 
 /// Something that is looked after while bytes are moved, without ever holding them up.
 pub trait Watcher: fmt::Debug {
@@ -17,6 +17,12 @@ pub trait Watcher: fmt::Debug {
     /// Looks, since the descriptor is readable or the time has come.
     fn look(&mut self, notices: &mut Notices) -> Wish;
 
+    /// Hands the console over as it wished, with what was read and is not delivered. Gives false where
+    /// nobody has taken it: then the relay goes on, and delivers that itself.
+    fn hand_over(&mut self, _left: &Undelivered, _notices: &mut Notices) -> bool {
+        false
+    }
+
     /// Gets a copy of what the console printed, as it is read. It must not take its time.
     fn hears(&mut self, _printed: &[u8]) {}
 }
@@ -27,7 +33,7 @@ pub trait Watcher: fmt::Debug {
 pub enum Wish {
     /// Nothing.
     GoOn,
-    /// That it ends, and gives out what it has not delivered: another drives from now on.
+    /// To hand the console over: [`Watcher::hand_over`] comes next.
     HandOver,
 }
 

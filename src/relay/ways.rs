@@ -190,9 +190,13 @@ impl Relay<'_> {
         self.typed.clear();
     }
 
-    /// At the end: writes what was read, both ways, for [`GRACE`] at most, and says what is lost.
-    pub(super) fn deliver_the_rest(&mut self, stop: &Stop) {
+    /// At the end: writes what was read, both ways, and says what is lost.
+    pub(super) fn wind_up(&mut self, stop: &Stop) {
         use Stop::{Ended, Failed};
+        // Who drives by now has all that was left.
+        if matches!(stop, Ended(Ending::HandedOver)) {
+            return;
+        }
         let output_broken = matches!(
             stop,
             Ended(Ending::ReaderGone | Ending::TerminalGone) | Failed(Error::Stdout(_))
@@ -200,16 +204,19 @@ impl Relay<'_> {
         if output_broken {
             self.printed.clear();
         }
+        self.deliver_the_rest();
+        self.refused += self.typed.len();
+        self.tell_losses();
+    }
+
+    /// Writes what was read, both ways, for [`GRACE`] at most.
+    pub(super) fn deliver_the_rest(&mut self) {
         let until = Instant::now() + GRACE;
         while self.write_console().is_ok() && self.write_output().is_ok() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.wait_for_room(left) {
                 break;
             }
-        }
-        if !matches!(stop, Ended(Ending::HandedOver)) {
-            self.refused += self.typed.len();
-            self.tell_losses();
         }
     }
 

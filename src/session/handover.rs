@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, MemfdFlags, fstat, memfd_create};
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 
 use super::place::{self, Who};
 use super::protocol::{About, Answer, Request, VERSION};
@@ -17,6 +18,13 @@ use crate::wire;
 /// How long a session or its guard may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long who is given the console may take to have everything. Less than the other: who comes after
+/// them still gets an answer.
+const TO_TAKE_IT: Duration = Duration::from_secs(1);
+
+/// How often who waits for an answer sees to other things.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// Two sessions' buffers hold no more than this.
 const MOST_UNDELIVERED: u64 = 8 * 1024 * 1024;
 
@@ -25,10 +33,9 @@ const MOST_UNDELIVERED: u64 = 8 * 1024 * 1024;
 pub enum Outcome {
     /// The taker has everything.
     Taken,
-    /// The taker ended before it had.
-    Dropped,
-    /// Neither is known yet.
-    Open,
+    /// It is still the giver's: the taker ended before it had, or did not say so in time. Nor will it
+    /// ever have.
+    Kept,
 }
 
 /// Gives the console away, and what was read and not delivered, to who is at the other end of `line`.
@@ -40,16 +47,28 @@ pub fn give(line: impl AsFd, console: impl AsFd, typed: &[u8], printed: &[u8]) -
     wire::send(line, &answer, &[console.as_fd(), file.as_fd()])
 }
 
-/// Waits for what becomes of it. The answer stays in `line`, for whoever else has it.
-pub fn outcome(line: impl AsFd, until: Option<Instant>) -> Outcome {
-    if !wire::wait(&line, until) {
-        return Outcome::Open;
+/// Waits for what becomes of it, but not for long: then it is settled, and both sides know the same of
+/// it. The answer stays in `line`, for whoever else has it.
+pub fn outcome(line: impl AsFd) -> Outcome {
+    wire::wait(&line, Some(Instant::now() + TO_TAKE_IT));
+    settle(line)
+}
+
+/// The same without waiting: for who could give nothing.
+pub fn settle(line: impl AsFd) -> Outcome {
+    // From here on the taker cannot say any more that it has everything: it has said so, or it never will.
+    let _ = shutdown(&line, Shutdown::Read);
+    if wire::peek(&line) == Ok(Some(Request::Done)) {
+        return Outcome::Taken;
     }
-    match wire::peek(&line) {
-        Ok(Some(Request::Done)) => Outcome::Taken,
-        Err(Errno::AGAIN) => Outcome::Open,
-        Ok(_) | Err(_) => Outcome::Dropped,
-    }
+    test_point::reached("keeping");
+    let _ = wire::send(&line, &Answer::Kept, &[]);
+    Outcome::Kept
+}
+
+/// Whether who asked is still there, and waits for the answer.
+pub fn is_waiting(line: impl AsFd) -> bool {
+    wire::peek::<Request>(&line) == Err(Errno::AGAIN)
 }
 
 /// A console that was given to us.
@@ -80,18 +99,38 @@ pub enum Declined {
     /// It said no, and why.
     #[error("{0}")]
     Refused(String),
+    /// We gave up waiting.
+    #[error("we gave up waiting for it")]
+    GivenUp,
 }
 
-/// Asks the session that is process `pid` of user `uid`, or its guard, for its console.
-pub fn ask(uid: u32, pid: i32, who: Who, about: About) -> Result<Gift, Declined> {
+/// Asks the session that is process `pid` of user `uid`, or its guard, for its console. `give_up` is asked
+/// again and again meanwhile whether to go on.
+pub fn ask(
+    uid: u32,
+    pid: i32,
+    who: Who,
+    about: About,
+    give_up: &dyn Fn() -> bool,
+) -> Result<Gift, Declined> {
     let until = Instant::now() + PATIENCE;
+    if give_up() {
+        return Err(Declined::GivenUp);
+    }
     let line = place::call(uid, pid, who).map_err(Declined::Nobody)?;
     let request = Request::Takeover { version: VERSION, about };
     wire::send(&line, &request, &[]).map_err(|_| Declined::Ended)?;
     test_point::reached("asked");
     loop {
-        if !wire::wait(&line, Some(until)) {
-            return Err(Declined::Silent);
+        if give_up() {
+            return Err(Declined::GivenUp);
+        }
+        let now = Instant::now();
+        if !wire::wait(&line, Some(until.min(now + GLANCE))) {
+            if now >= until {
+                return Err(Declined::Silent);
+            }
+            continue;
         }
         match wire::receive(&line) {
             Ok(Some((Answer::Console { typed, printed, .. }, descriptors))) => {
@@ -100,7 +139,8 @@ pub fn ask(uid: u32, pid: i32, who: Who, about: About) -> Result<Gift, Declined>
             }
             Ok(Some((Answer::Refused(why), _))) => return Err(Declined::Refused(why)),
             Err(Errno::AGAIN) => {}
-            Ok(None) | Err(_) => return Err(Declined::Ended),
+            // Its guard says that it kept the console, when it died before it gave it.
+            Ok(Some((Answer::Kept, _)) | None) | Err(_) => return Err(Declined::Ended),
         }
     }
 }
@@ -137,8 +177,46 @@ impl Gift {
 pub struct Receipt(OwnedFd);
 
 impl Receipt {
-    /// Says that we have everything.
-    pub fn sign(self) {
-        let _ = wire::send(&self.0, &Request::Done, &[]);
+    /// The line to the giver.
+    #[must_use]
+    pub fn line(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
+
+    /// Whether the giver waits no longer. It may still stop waiting at any moment.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        matches!(wire::peek(&self.0), Ok(Some(Answer::Kept)))
+    }
+
+    /// Says that we have everything. False where the giver did not wait so long: it goes on, and what we
+    /// have is only to be closed.
+    #[must_use]
+    pub fn sign(self) -> bool {
+        wire::send(&self.0, &Request::Done, &[]).is_ok()
+            || is_left_to_us(&self.0, Some(Instant::now() + PATIENCE))
+    }
+}
+
+impl Drop for Receipt {
+    /// Our guard has the same end of the line: closing it alone would not be seen.
+    fn drop(&mut self) {
+        let _ = shutdown(&self.0, Shutdown::Write);
+    }
+}
+
+/// Whether a console that was being given is left to our side, which says no more that it has everything:
+/// it has said so before, or nobody of the other side is left. The word of the other side stays in `line`,
+/// for whoever else has it.
+pub fn is_left_to_us(line: impl AsFd, until: Option<Instant>) -> bool {
+    let _ = shutdown(&line, Shutdown::Write);
+    while wire::wait(&line, until) {
+        match wire::peek::<Answer>(&line) {
+            // The first look after the other side closed it says only that it did not read all.
+            Err(Errno::AGAIN | Errno::CONNRESET) => {}
+            Ok(None) => return true,
+            Ok(Some(_)) | Err(_) => return false,
+        }
+    }
+    false
 }

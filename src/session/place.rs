@@ -1,6 +1,7 @@
 //! Where the sockets of sessions are. They are found by the user and the process that hold a console,
 //! never by the environment of who looks: sudo, su and cron have another.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ use rustix::net::{
 };
 
 use crate::process::{Process, in_first_namespace};
+use crate::test_point;
 use crate::wire::Peer;
 
 /// So many may wait at a door before they are let in.
@@ -47,24 +49,50 @@ pub struct Listener {
     path: PathBuf,
 }
 
-impl Listener {
-    /// Makes the socket of this process, at which `who` will answer, and removes what dead sessions of
-    /// the same user left.
-    pub fn of_ours(who: Who) -> io::Result<Self> {
+/// Where the sockets of this process are going to be.
+#[derive(Debug)]
+pub struct Site {
+    directory: PathBuf,
+}
+
+impl Site {
+    /// Finds it, and removes what dead sessions of the same user left there.
+    pub fn of_ours() -> io::Result<Self> {
         let directory = own_directory()?;
         sweep(&directory);
-        let name = name_of(Process::own_pid(), who);
+        Ok(Self { directory })
+    }
+
+    /// All the names that are made there.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let of = |who| [self.private(who), self.path(who)];
+        [of(Who::Session), of(Who::Guard)].concat()
+    }
+
+    /// Makes the socket at which `who` will answer.
+    pub fn listen(&self, who: Who) -> io::Result<Listener> {
         let socket = open_socket()?;
         // It is there under its name only when it listens: who is refused then is nobody.
-        let private = directory.join(format!(".{name}"));
+        let private = self.private(who);
         let _ = fs::remove_file(&private);
         bind(&socket, &SocketAddrUnix::new(&private)?)?;
         listen(&socket, BACKLOG)?;
-        let path = directory.join(&name);
+        let path = self.path(who);
         fs::rename(&private, &path)?;
-        Ok(Self { socket, path })
+        Ok(Listener { socket, path })
     }
 
+    fn path(&self, who: Who) -> PathBuf {
+        self.directory.join(name_of(Process::own_pid(), who))
+    }
+
+    fn private(&self, who: Who) -> PathBuf {
+        self.directory.join(format!(".{}", name_of(Process::own_pid(), who)))
+    }
+}
+
+impl Listener {
     /// One that another process of ours made, and passed on.
     #[must_use]
     pub fn received(socket: OwnedFd, path: PathBuf) -> Self {
@@ -91,11 +119,23 @@ impl AsFd for Listener {
 
 /// Calls the session that is process `pid` of user `uid`, or its guard.
 pub fn call(uid: u32, pid: i32, who: Who) -> io::Result<OwnedFd> {
-    let path = directory_of(uid).join(name_of(pid, who));
+    let mut called = Err(io::ErrorKind::NotFound.into());
+    // It may have been made before the first of them was there, or the first went away meanwhile.
+    for directory in directories_of(uid).iter().filter(|it| is_of(it, uid)) {
+        called = call_at(&directory.join(name_of(pid, who)), Peer { pid, uid });
+        // There is one, and it has no time for us.
+        if !called.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+            break;
+        }
+    }
+    called
+}
+
+fn call_at(path: &Path, peer: Peer) -> io::Result<OwnedFd> {
     let socket = open_socket()?;
-    connect(&socket, &SocketAddrUnix::new(&path)?)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
     // Anybody could have put it there, in /tmp. The kernel knows who did. The session makes its guard's.
-    if Peer::of(&socket)? == (Peer { pid, uid }) {
+    if Peer::of(&socket)? == peer {
         Ok(socket)
     } else {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else answers in its place"))
@@ -111,37 +151,49 @@ fn name_of(pid: i32, who: Who) -> String {
     format!("{pid}{}", who.suffix())
 }
 
-/// The directory of a user's sockets.
-fn directory_of(uid: u32) -> PathBuf {
-    #[cfg(feature = "test-points")]
-    if let Some(base) = std::env::var_os("VCONSOLE_TEST_RUNTIME") {
-        return Path::new(&base).join(uid.to_string());
+/// Where a user's sockets can be: the first for as long as it is there, which for an ordinary user is from
+/// the first login to the last logout.
+fn directories_of(uid: u32) -> Vec<PathBuf> {
+    if let Some(bases) = test_point::value("VCONSOLE_TEST_RUNTIME") {
+        return env::split_paths(&bases).map(|base| base.join(uid.to_string())).collect();
     }
     if uid == 0 {
-        return PathBuf::from("/run/vconsole");
+        return vec![PathBuf::from("/run/vconsole")];
     }
-    let of_the_login = PathBuf::from(format!("/run/user/{uid}"));
-    if fs::symlink_metadata(&of_the_login).is_ok_and(|it| it.is_dir() && it.uid() == uid) {
-        of_the_login.join("vconsole")
-    } else {
-        PathBuf::from(format!("/tmp/vconsole-{uid}"))
-    }
+    [format!("/run/user/{uid}/vconsole"), format!("/tmp/vconsole-{uid}")].map(PathBuf::from).into()
 }
 
 /// The directory of our own sockets, made where it is missing. Nobody else may write there.
 fn own_directory() -> io::Result<PathBuf> {
     let uid = geteuid().as_raw();
-    let path = directory_of(uid);
+    let mut made = Err(io::ErrorKind::NotFound.into());
+    for path in directories_of(uid) {
+        made = make(path, uid);
+        if made.is_ok() {
+            break;
+        }
+    }
+    made
+}
+
+fn make(path: PathBuf, uid: u32) -> io::Result<PathBuf> {
     match rustix::fs::mkdir(&path, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let found = fs::symlink_metadata(&path)?;
-    if !found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
+    if !is_of(&path, uid) {
         let what = format!("{} is not a directory of ours alone", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     Ok(path)
+}
+
+/// Whether it is a directory of that user alone.
+fn is_of(path: &Path, uid: u32) -> bool {
+    let others = Mode::RWXG.union(Mode::RWXO);
+    fs::symlink_metadata(path).is_ok_and(|it| {
+        it.is_dir() && it.uid() == uid && !Mode::from_raw_mode(it.mode()).intersects(others)
+    })
 }
 
 /// Removes the sockets at which nobody answers any more.

@@ -24,7 +24,7 @@ pub(crate) fn guard_of(pid: i32) -> Option<i32> {
 }
 
 #[track_caller]
-fn awaited_guard_of(session: &Session) -> i32 {
+pub(crate) fn awaited_guard_of(session: &Session) -> i32 {
     let mut found = None;
     until("the session has a guard", || {
         found = guard_of(session.pid());

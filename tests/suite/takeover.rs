@@ -1,43 +1,80 @@
 //! `--force` against another vconsole: the console passes from one driver to the next, whole.
 
+mod chain;
+mod failed;
+mod hostile;
+mod hung;
+mod killed;
+mod stopped;
+
 use std::fmt::Write as _;
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-
 use tempfile::TempDir;
 
 use super::harness::{
-    Guest, Locks, Piped, Program, SOMEBODY, Terminal, Vconsole, not_root, rounds, until,
+    Client, Guest, Locks, Piped, Process, Program, SOMEBODY, Session, Terminal, Vconsole, not_root,
+    rounds, until,
 };
 
 fn forced(guest: &Guest, locks: &Locks) -> Program {
     Vconsole::attach(guest).arg("--force").locks(locks)
 }
 
-fn sockets_of(session: &Piped) -> [PathBuf; 2] {
-    let directory = PathBuf::from("/run/vconsole");
-    [session.pid().to_string(), format!("{}.guard", session.pid())].map(|it| directory.join(it))
+/// Where the sockets are that a test's sessions make.
+struct Runtime(TempDir);
+
+impl Runtime {
+    fn new() -> Self {
+        Self(TempDir::with_prefix("vconsole-runtime-").unwrap())
+    }
+
+    fn of(&self, program: Program) -> Program {
+        program.env("VCONSOLE_TEST_RUNTIME", self.0.path())
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.0.path().join(rustix::process::geteuid().as_raw().to_string())
+    }
+
+    /// The sockets of a session and of its guard.
+    fn sockets_of(&self, session: &Piped) -> [PathBuf; 2] {
+        let directory = self.directory();
+        let pid = session.pid();
+        [pid.to_string(), format!("{pid}.guard")].map(|name| directory.join(name))
+    }
 }
 
 /// A point at which programs stop.
 struct Pause {
     directory: TempDir,
+    variable: &'static str,
     point: &'static str,
+    reached: File,
 }
 
 impl Pause {
+    /// Until they are continued.
     fn at(point: &'static str) -> Self {
-        let pause = Self { directory: tempfile::tempdir().unwrap(), point };
-        assert!(Command::new("mkfifo").arg(pause.fifo()).status().unwrap().success());
-        pause
+        Self::by("VCONSOLE_TEST_PAUSE", point)
+    }
+
+    /// Until [`Pause::is_over`] for them, whoever continues them.
+    fn held_at(point: &'static str) -> Self {
+        Self::by("VCONSOLE_TEST_HOLD", point)
+    }
+
+    fn by(variable: &'static str, point: &'static str) -> Self {
+        let directory = TempDir::with_prefix("vconsole-pause-").unwrap();
+        let fifo = directory.path().join("reached");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reached = rustix::fs::open(&fifo, flags, Mode::empty()).unwrap().into();
+        Self { directory, variable, point, reached }
     }
 
     fn fifo(&self) -> PathBuf {
@@ -45,13 +82,48 @@ impl Pause {
     }
 
     fn of(&self, program: Program) -> Program {
-        program.env("VCONSOLE_TEST_PAUSE", format!("{}={}", self.point, self.fifo().display()))
+        program.env(self.variable, format!("{}={}", self.point, self.fifo().display()))
     }
 
-    /// Waits until one of them gets there, and gives its number.
-    fn reached(&self) -> i32 {
-        fs::read_to_string(self.fifo()).unwrap().trim().parse().unwrap()
+    /// Waits until one of them gets there and has stopped, and gives it.
+    #[track_caller]
+    fn reached(&self) -> Process {
+        let mut line = Vec::new();
+        until(&format!("{} is reached", self.point), || {
+            let mut byte = [0];
+            while rustix::io::read(&self.reached, &mut byte) == Ok(1) && byte != *b"\n" {
+                line.push(byte[0]);
+            }
+            byte == *b"\n"
+        });
+        let pid: i32 = String::from_utf8(line).unwrap().parse().unwrap();
+        let process = Process::find(rustix::process::Pid::from_raw(pid).unwrap()).unwrap();
+        process.is_stopped();
+        process
     }
+
+    /// They go on.
+    fn is_over(&self, processes: &[&Process]) {
+        std::fs::remove_file(self.fifo()).unwrap();
+        for process in processes {
+            process.signal(Signal::CONT);
+        }
+    }
+}
+
+/// `session` drives, and nothing of its claim is gone.
+#[track_caller]
+fn drives(session: &Session, guest: &Guest, locks: &Locks) {
+    use rustix::fs::{FlockOperation, flock};
+    for name in locks.names() {
+        let holder = String::from_utf8(locks.read(&name).unwrap()).unwrap();
+        assert_eq!(holder.trim().parse(), Ok(session.pid()), "{name}");
+    }
+    assert_eq!(locks.names(), super::locks::all_names(guest));
+    let line = Client::asleep(guest.path());
+    let lock = flock(line.line(), FlockOperation::NonBlockingLockExclusive);
+    assert!(lock.is_err(), "flock is free");
+    assert_eq!(vconsole::sys::is_exclusive(line.line()).ok(), Some(true), "the flag is gone");
 }
 
 /// Whatever happened before, the next one attaches, and leaves nothing behind.
@@ -81,11 +153,7 @@ fn the_old_driver_is_told_who_came_and_why_and_the_new_one_drives() {
     guest.hears("uptime\r");
     guest.say("a long time");
     new.stdout().hears("a long time");
-    for name in locks.names() {
-        let holder = String::from_utf8(locks.read(&name).unwrap()).unwrap();
-        assert_eq!(holder.trim().parse(), Ok(new.pid()), "{name}");
-    }
-    assert!(!locks.names().is_empty());
+    drives(&new, &guest, &locks);
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     is_as_new(&guest, &locks);
@@ -100,61 +168,6 @@ fn without_force_a_session_is_left_alone() {
     assert!(refused.stderr().contains("vconsole attach --force"), "{refused:?}");
     guest.say("undisturbed");
     old.stdout().hears("undisturbed");
-}
-
-/// While it passes from hand to hand: is the console ever free, by any convention?
-fn keeps_trying(guest: &Guest, locks: &Locks, over: &AtomicBool) {
-    let nonblocking = 0o4000;
-    let noctty = 0o400;
-    let mut options = fs::File::options();
-    let line = options.read(true).custom_flags(nonblocking | noctty).open(guest.path()).unwrap();
-    let names = locks.names();
-    while !over.load(Ordering::Relaxed) {
-        assert!(flock(&line, FlockOperation::NonBlockingLockExclusive).is_err(), "flock was free");
-        assert_eq!(vconsole::sys::is_exclusive(&line).ok(), Some(true), "the flag was gone");
-        for name in &names {
-            assert!(locks.read(name).is_some_and(|it| it.len() == 11), "{name} was free");
-        }
-    }
-}
-
-#[test]
-fn in_a_chain_of_takeovers_no_byte_is_lost_and_the_console_is_never_free() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let over = AtomicBool::new(false);
-    let mut driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let (mut said, mut typed) = (String::new(), String::new());
-    let (mut shown, mut number) = (Vec::new(), 0);
-    std::thread::scope(|threads| {
-        let prober = threads.spawn(|| keeps_trying(&guest, &locks, &over));
-        for round in 0..rounds(20) {
-            driver.types(format!("<{round}>"));
-            write!(typed, "<{round}>").unwrap();
-            let next = forced(&guest, &locks).piped();
-            while !String::from_utf8_lossy(&next.stderr().so_far()).contains("connected") {
-                let line = format!("{number} ");
-                guest.say(&line);
-                said += &line;
-                number += 1;
-            }
-            assert_eq!(driver.wait(), 4);
-            shown.extend(driver.stdout().to_the_end());
-            driver = next;
-        }
-        over.store(true, Ordering::Relaxed);
-        prober.join().unwrap();
-    });
-    guest.hears_exactly(&typed);
-    guest.say("end");
-    driver.stdout().hears("end");
-    driver.signal(Signal::TERM);
-    assert_eq!(driver.wait(), 143);
-    shown.extend(driver.stdout().to_the_end());
-    assert!(
-        String::from_utf8(shown).unwrap() == said + "end",
-        "the outputs do not make one stream"
-    );
-    is_as_new(&guest, &locks);
 }
 
 #[test]
@@ -179,28 +192,6 @@ fn what_the_old_driver_could_not_deliver_the_new_one_delivers() {
 }
 
 #[test]
-fn a_stopped_session_is_ended_by_its_guard_which_hands_over() {
-    for _ in 0..rounds(1) {
-        let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-        let before = desk.settings();
-        let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
-        old.signal(Signal::STOP);
-        old.is_stopped();
-        let start = Instant::now();
-        let new = forced(&guest, &locks).attached_to_pipes();
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        desk.shows("this session did not answer, and was ended");
-        until("the stopped session has ended", || old.has_ended());
-        assert_eq!(desk.settings(), before);
-        guest.say("hello");
-        new.stdout().hears("hello");
-        new.signal(Signal::TERM);
-        assert_eq!(new.wait(), 143);
-        is_as_new(&guest, &locks);
-    }
-}
-
-#[test]
 fn of_two_at_once_one_wins_and_the_other_is_told_by_whom() {
     for _ in 0..rounds(5) {
         let (guest, locks) = (Guest::new(), Locks::new());
@@ -211,8 +202,7 @@ fn of_two_at_once_one_wins_and_the_other_is_told_by_whom() {
         let pause = Pause::at("asked");
         let both = [(); 2].map(|()| {
             let session = pause.of(forced(&guest, &locks)).piped();
-            assert_eq!(pause.reached(), session.pid());
-            session.is_stopped();
+            assert_eq!(pause.reached().pid(), session.pid());
             session
         });
         for session in &both {
@@ -231,40 +221,6 @@ fn of_two_at_once_one_wins_and_the_other_is_told_by_whom() {
 }
 
 #[test]
-fn whoever_is_killed_in_the_middle_leaves_no_wreck() {
-    for point in ["handing-over", "given", "given-to-us", "taken"] {
-        for victims in ["holder", "newcomer", "both"] {
-            let (guest, locks) = (Guest::new(), Locks::new());
-            let pause = Pause::at(point);
-            let old = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
-            let new = pause.of(forced(&guest, &locks)).piped();
-            let stopped = if pause.reached() == old.pid() { &old } else { &new };
-            stopped.is_stopped();
-            if victims != "newcomer" {
-                old.kill();
-            }
-            if victims != "holder" {
-                new.kill();
-            }
-            for session in [&old, &new] {
-                session.signal(Signal::CONT);
-            }
-            if victims == "holder" {
-                // The newcomer has it, or was told that the other ended and has claimed it.
-                new.stderr().hears("connected");
-                guest.say("one driver");
-                new.stdout().hears("one driver");
-                new.signal(Signal::TERM);
-                new.wait();
-            }
-            until("the old session has ended", || old.has_ended());
-            until("the new session has ended", || new.has_ended());
-            is_as_new(&guest, &locks);
-        }
-    }
-}
-
-#[test]
 fn root_takes_over_from_a_user_and_not_the_other_way_round() {
     if not_root() {
         return;
@@ -279,40 +235,4 @@ fn root_takes_over_from_a_user_and_not_the_other_way_round() {
     assert_eq!(again.status, 3, "{again:?}");
     guest.say("root's");
     root.stdout().hears("root's");
-}
-
-#[test]
-fn whoever_comes_with_garbage_disturbs_nobody() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let session = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    if not_root() {
-        return;
-    }
-    let door = sockets_of(&session)[0].clone();
-    // The wrong kind of socket, and then the right one with nothing to say, or with nonsense.
-    assert!(UnixStream::connect(&door).is_err());
-    guest.say("relaying");
-    session.stdout().hears("relaying");
-    let files = session.open_files().len();
-    for text in
-        [&b""[..], b"{}", b"\0\0\0", b"{\"takeover\":{\"version\":7,\"about\":{}}}", &[b'['; 8192]]
-    {
-        let line = rustix::net::socket(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::SEQPACKET,
-            None,
-        )
-        .unwrap();
-        rustix::net::connect(&line, &rustix::net::SocketAddrUnix::new(&door).unwrap()).unwrap();
-        let _ = rustix::net::send(&line, text, rustix::net::SendFlags::NOSIGNAL);
-    }
-    guest.say("hello");
-    session.stdout().hears("hello");
-    until("nothing of them is left", || session.open_files().len() <= files);
-    session.signal(Signal::TERM);
-    assert_eq!(session.wait(), 143);
-    for socket in [door.clone(), door.with_extension("guard")] {
-        until("the sockets are gone", || !socket.exists());
-    }
-    is_as_new(&guest, &locks);
 }

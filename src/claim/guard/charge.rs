@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getpgrp, getsid};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::termios::ioctl_tiocnxcl;
 use serde::{Deserialize, Serialize};
@@ -52,6 +51,8 @@ pub(crate) struct Charge {
     console: Option<OwnedFd>,
     watch: Option<OwnedFd>,
     sockets: Vec<PathBuf>,
+    /// The line to the session whose console is coming, and still its own.
+    giver: Option<OwnedFd>,
     heir: Heir,
 }
 
@@ -70,8 +71,8 @@ impl Charge {
     /// That of a guard that knows nothing yet, of the session with the process number `session`.
     pub(crate) fn of(session: i32) -> Self {
         let ledger = Ledger::of(session);
-        let (terminal, console, watch, sockets) = (None, None, None, Vec::new());
-        Self { ledger, terminal, console, watch, sockets, heir: Heir::Nobody }
+        let (terminal, console, watch, sockets, giver) = (None, None, None, Vec::new(), None);
+        Self { ledger, terminal, console, watch, sockets, giver, heir: Heir::Nobody }
     }
 
     /// Notes what the session says. Gives the socket at which the guard is to answer, if it is told.
@@ -90,10 +91,11 @@ impl Charge {
             Message::Watch => self.watch = descriptor,
             Message::HandingOver => self.heir = descriptor.map_or(Heir::Nobody, Heir::Expected),
             Message::HandedOver => self.heir = Heir::InPossession,
-            Message::Sockets(paths) => {
-                self.sockets = paths;
-                return descriptor;
-            }
+            Message::Kept => self.heir = Heir::Nobody,
+            Message::ReceivingFrom => self.giver = descriptor,
+            Message::Received => self.giver = None,
+            Message::Sockets(paths) => self.sockets = paths,
+            Message::SideDoor => return descriptor,
             Message::Goodbye => {}
         }
         None
@@ -101,7 +103,20 @@ impl Charge {
 
     /// The console, if there is one to give away.
     pub(crate) fn console(&self) -> Option<BorrowedFd<'_>> {
-        self.console.as_ref().map(OwnedFd::as_fd)
+        self.console.as_ref().filter(|_| self.giver.is_none()).map(OwnedFd::as_fd)
+    }
+
+    /// Whether the session gave the console away before it died: there is nothing left to give.
+    pub(crate) fn is_inherited(&mut self, verdicts: Verdicts) -> bool {
+        let inherited = match std::mem::replace(&mut self.heir, Heir::Nobody) {
+            Heir::Nobody => false,
+            Heir::InPossession => true,
+            Heir::Expected(line) => (verdicts.heir_has_it)(line),
+        };
+        if inherited {
+            self.heir = Heir::InPossession;
+        }
+        inherited
     }
 
     /// The console was given to who is at the other end of `line`.
@@ -109,39 +124,25 @@ impl Charge {
         self.heir = Heir::Expected(line);
     }
 
-    /// Says something on the terminal of the dead session, once it is back as it was.
-    pub(crate) fn say(&mut self, what: &str) {
-        let terminal = self.terminal.as_ref().and_then(|(it, ..)| it.try_clone().ok());
-        self.restore_terminal();
-        // A terminal that takes nothing is not waited for.
-        if let Some(terminal) = terminal
-            && is_writable(&terminal)
-        {
-            let _ = rustix::io::write(&terminal, format!("\r\nvconsole: {what}\r\n").as_bytes());
-        }
-    }
-
-    /// Gives the terminal of the dead session back: its user is already typing.
-    pub(crate) fn restore_terminal(&mut self) {
-        if let Some((terminal, before, jobs)) = self.terminal.take()
-            && !jobs.gave_way()
-        {
+    /// Gives the terminal of the dead session back: its user is already typing. Gives it out as well, for
+    /// who has to say something there.
+    pub(crate) fn restore_terminal(&mut self) -> Option<OwnedFd> {
+        let (terminal, before, jobs) = self.terminal.take()?;
+        if !jobs.gave_way() {
             // A terminal that is gone needs nothing.
             let _ = terminal::put_back_if_raw(&terminal, &before);
         }
+        Some(terminal)
     }
 
-    /// What is left of the claim is given back, unless there is an heir, who has it all then.
-    fn put_right(&mut self, has_it: impl FnOnce(OwnedFd) -> bool) {
-        let inherited = match std::mem::replace(&mut self.heir, Heir::Nobody) {
-            Heir::Nobody => false,
-            Heir::InPossession => true,
-            // However long it takes: until then the claim is between two.
-            Heir::Expected(line) => has_it(line),
-        };
+    /// What is left of the claim is given back, unless it is another's: an heir's, who has it all, or that
+    /// of who was giving it to us.
+    fn put_right(&mut self, verdicts: Verdicts) {
+        let never_ours = self.giver.take().is_some_and(verdicts.giver_kept_it);
+        let anothers = never_ours || self.is_inherited(verdicts);
         // If the session had its flock, so have we, by the same open file; if another has it now, the
         // flag is theirs.
-        if let Some(console) = self.console.as_ref().filter(|_| !inherited)
+        if let Some(console) = self.console.as_ref().filter(|_| !anothers)
             && flock(console, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
             let _ = ioctl_tiocnxcl(console);
@@ -154,14 +155,13 @@ impl Charge {
     }
 
     /// Sees to what is left, and closes everything: first what the session waits for, with `wire` the
-    /// line to it, and last what takes its time. `has_it` waits until the heir at the other end of a
-    /// line has everything, or has ended, and tells which.
-    pub(crate) fn close(mut self, wire: OwnedFd, see: See, has_it: impl FnOnce(OwnedFd) -> bool) {
+    /// line to it, and last what takes its time.
+    pub(crate) fn close(mut self, wire: OwnedFd, see: See, verdicts: Verdicts) {
         match see {
-            See::ToEverything => self.put_right(has_it),
+            See::ToEverything => self.put_right(verdicts),
             See::ToTheHeir if matches!(self.heir, Heir::Expected(_)) => {
                 drop(wire);
-                return self.put_right(has_it);
+                return self.put_right(verdicts);
             }
             See::ToTheHeir => {}
         }
@@ -172,6 +172,16 @@ impl Charge {
     }
 }
 
+/// How it is learnt whose a console is that was between two when a session died. Both wait until the other
+/// side, which is at the other end of the line, has said so, or has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdicts {
+    /// Whether who was to get it has everything.
+    pub(crate) heir_has_it: fn(OwnedFd) -> bool,
+    /// Whether who was giving it has kept it.
+    pub(crate) giver_kept_it: fn(OwnedFd) -> bool,
+}
+
 /// What a guard has to see to at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum See {
@@ -179,10 +189,4 @@ pub(crate) enum See {
     ToEverything,
     /// The session has given back what was its own: to a claim that is between two.
     ToTheHeir,
-}
-
-fn is_writable(terminal: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut wanted = [PollFd::new(terminal, PollFlags::OUT)];
-    poll(&mut wanted, Some(&now)).is_ok() && wanted[0].revents() == PollFlags::OUT
 }

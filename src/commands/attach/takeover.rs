@@ -1,5 +1,6 @@
 //! Taking a console over from the vconsole that drives it.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ pub(super) fn take_over(
         holder: Box::new(holder.clone()),
         why: why.to_owned(),
     };
+    let given_up = || Refusal::GivenUp { console: request.target.to_string() };
     let Some(uid) = holder.uid.filter(|uid| geteuid().is_root() || *uid == geteuid().as_raw())
     else {
         return Err(kept("it is another user's: root can take it over"));
@@ -36,38 +38,77 @@ pub(super) fn take_over(
     // What cannot be had is refused while the other session still goes on.
     let inheritance = Inheritance::prepare(&request)?;
     let about = About { host: host(), reason: reason.map(str::to_owned) };
-    let gift = match ask_patiently(uid, holder.pid, &about) {
-        // A session that hangs is ended by its guard.
-        Err(Declined::Silent) => ask(uid, holder.pid, Who::Guard, about),
+    let visit = Visit { request: &request, holder, uid, about };
+    let gift = match visit.ask_session() {
+        Err(Declined::Silent) => visit.ask_guard(),
         answered => answered,
     };
     let gift = match gift {
         Ok(gift) => gift,
+        Err(Declined::GivenUp) => return Err(given_up()),
         Err(Declined::Ended) => return Ok(None),
         Err(Declined::Nobody(_)) if !is_alive(holder) => return Ok(None),
         Err(declined) => return Err(kept(&declined.to_string())),
     };
     test_point::reached("given-to-us");
     let (console, receipt, typed, printed) = gift.into_parts();
-    let claim = inheritance.accept(&request, console)?;
+    let too_late = || kept("it waited too long for us to take it: try again");
+    if receipt.is_void() {
+        return Err(too_late());
+    }
+    let borrowed = inheritance.accept(&request, console, receipt.line());
     test_point::reached("taken");
-    receipt.sign();
-    Ok(Some((claim, Undelivered { typed, printed })))
+    // Whoever drives has its names back, and they were not ours to take.
+    let borrowed = if receipt.is_void() { return Err(too_late()) } else { borrowed? };
+    if request.asker.gives_up() {
+        return Err(given_up());
+    }
+    test_point::reached("signing");
+    if !receipt.sign() {
+        return Err(too_late());
+    }
+    test_point::reached("signed");
+    Ok(Some((borrowed.keep(&request)?, Undelivered { typed, printed })))
 }
 
-/// Asks the session. One that has no socket yet, or too many callers, is called again.
-fn ask_patiently(uid: u32, pid: i32, about: &About) -> Result<Gift, Declined> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match ask(uid, pid, Who::Session, about.clone()) {
-            Err(Declined::Nobody(error)) if Instant::now() >= until => {
-                return Err(match error.kind() {
-                    std::io::ErrorKind::WouldBlock => Declined::Silent,
-                    _ => Declined::Nobody(error),
-                });
+/// What it takes to ask a session for its console.
+#[derive(Debug)]
+struct Visit<'a> {
+    request: &'a Request<'a>,
+    holder: &'a Process,
+    uid: u32,
+    about: About,
+}
+
+impl Visit<'_> {
+    /// Asks the session. One that is stopped is continued, however often it stops.
+    fn ask_session(&self) -> Result<Gift, Declined> {
+        // By its program and by what it has open: no other is sent a signal.
+        let device = self.request.target.device();
+        let is_it = self.holder.is_vconsole() && self.holder.has_open(device) == Some(true);
+        self.ask_patiently(Who::Session, Some(self.holder).filter(|_| is_it))
+    }
+
+    /// Asks the guard of a session that hangs, which ends it. A guard that is stopped is continued as well.
+    fn ask_guard(&self) -> Result<Gift, Declined> {
+        self.ask_patiently(Who::Guard, self.holder.guard().as_ref())
+    }
+
+    /// Who has no socket yet, or too many callers, is called again.
+    fn ask_patiently(&self, who: Who, wake: Option<&Process>) -> Result<Gift, Declined> {
+        let give_up = || {
+            wake.into_iter().for_each(Process::wake);
+            self.request.asker.gives_up()
+        };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match ask(self.uid, self.holder.pid, who, self.about.clone(), &give_up) {
+                Err(Declined::Nobody(_)) if Instant::now() < until => thread::sleep(BETWEEN_CALLS),
+                Err(Declined::Nobody(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(Declined::Silent);
+                }
+                answered => return answered,
             }
-            Err(Declined::Nobody(_)) => thread::sleep(BETWEEN_CALLS),
-            answered => return answered,
         }
     }
 }

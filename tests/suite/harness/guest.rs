@@ -147,6 +147,11 @@ impl Flood {
         until("the flood is taken", || self.shared.bytes.load(Ordering::Relaxed) >= count);
     }
 
+    /// How many bytes of it were taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
     /// Waits until nothing more of it is taken.
     #[track_caller]
     pub(crate) fn gets_stuck(&self) {

@@ -1,0 +1,171 @@
+//! A takeover that comes to nothing: the old driver goes on as if nothing had been.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::{Pause, drives, forced, is_as_new};
+use crate::harness::{Guest, Locks, Piped, Terminal, Vconsole, silence, until};
+use crate::locks::all_names;
+
+/// The driver goes on, with what it has not delivered, and can be taken over again.
+#[track_caller]
+fn goes_on(old: &Piped, guest: &Guest, locks: &Locks) {
+    old.stderr().hears("asked for the console, and did not take it");
+    until("the names are its own", || {
+        all_names(guest).iter().all(|name| {
+            let holder = locks.read(name).unwrap_or_default();
+            String::from_utf8_lossy(&holder).trim().parse() == Ok(old.pid())
+        })
+    });
+    drives(old, guest, locks);
+    guest.say("still mine");
+    old.stdout().hears("still mine");
+    old.types("yours?");
+    guest.hears("yours?");
+    let new = forced(guest, locks).attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    drives(&new, guest, locks);
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    is_as_new(guest, locks);
+}
+
+#[test]
+fn a_newcomer_that_is_killed_before_it_has_signed_changes_nothing() {
+    for point in ["asked", "given-to-us", "taken", "signing"] {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        guest.stops_reading();
+        let paste = "p".repeat(60_000);
+        old.types(&paste);
+        old.reads_no_more();
+        let pause = Pause::held_at(point);
+        let new = pause.of(forced(&guest, &locks)).piped();
+        pause.reached();
+        new.kill();
+        if point == "asked" {
+            // Who asked and left has not asked.
+            guest.say("undisturbed");
+            old.stdout().hears("undisturbed");
+            guest.reads_on();
+            guest.hears_exactly(&paste);
+            continue;
+        }
+        old.stderr().hears("did not take it");
+        guest.reads_on();
+        guest.hears_exactly(&paste);
+        goes_on(&old, &guest, &locks);
+    }
+}
+
+#[test]
+fn a_newcomer_that_sleeps_too_long_is_told_that_it_was_too_late() {
+    for point in ["given-to-us", "taken", "signing"] {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let pause = Pause::held_at(point);
+        let new = pause.of(forced(&guest, &locks)).piped();
+        pause.reached();
+        old.stderr().hears("did not take it");
+        drives(&old, &guest, &locks);
+        pause.is_over(&[&new]);
+        let told = new.output();
+        assert_eq!(told.status, 3, "{told:?}");
+        assert!(told.stderr().contains("it waited too long"), "{told:?}");
+        goes_on(&old, &guest, &locks);
+    }
+}
+
+#[test]
+fn a_newcomer_that_signs_just_when_the_old_driver_gives_up_waiting_does_not_drive_beside_it() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let [late, giving_up] = ["signing", "keeping"].map(Pause::held_at);
+    let old = giving_up.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let new = late.of(forced(&guest, &locks)).piped();
+    late.reached();
+    giving_up.reached();
+    late.is_over(&[&new]);
+    silence(new.stderr(), Duration::from_millis(100));
+    giving_up.is_over(&[&old]);
+    assert_eq!(new.wait(), 3);
+    goes_on(&old, &guest, &locks);
+}
+
+#[test]
+fn a_signal_ends_a_newcomer_at_once_and_the_old_driver_goes_on() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let pause = Pause::held_at("handing-over");
+        let old = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+        let new = forced(&guest, &locks).piped();
+        pause.reached();
+        let start = Instant::now();
+        new.signal(signal);
+        assert_eq!(new.wait(), 128 + signal.as_raw());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        pause.is_over(&[&old]);
+        goes_on(&old, &guest, &locks);
+    }
+}
+
+#[test]
+fn a_terminal_stays_raw_when_nobody_takes_the_console() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let before = desk.settings();
+    let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
+    let pause = Pause::held_at("taken");
+    let new = pause.of(forced(&guest, &locks)).piped();
+    pause.reached();
+    guest.say("for the driver");
+    silence(new.stdout(), Duration::from_millis(50));
+    new.kill();
+    desk.shows("did not take it");
+    desk.shows("for the driver");
+    assert!(desk.is_raw());
+    desk.types("\x1d.");
+    assert_eq!(old.wait(), 0);
+    assert_eq!(desk.settings(), before);
+    is_as_new(&guest, &locks);
+}
+
+#[test]
+fn without_a_guard_the_newcomer_clears_the_flag() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let pause = Pause::held_at("taken");
+    let new = pause.of(forced(&guest, &locks)).piped();
+    pause.reached();
+    let guard = crate::guard::awaited_guard_of(&new);
+    crate::guard::kill(guard);
+    until("it has no guard", || !crate::harness::is_alive(guard));
+    pause.is_over(&[&new]);
+    new.stderr().hears("connected");
+    assert_eq!(old.wait(), 4);
+    let line = crate::harness::Client::asleep(guest.path());
+    assert_eq!(vconsole::sys::is_exclusive(line.line()).ok(), Some(false));
+    drop(line);
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    is_as_new(&guest, &locks);
+}
+
+#[test]
+fn the_session_is_found_where_it_made_its_sockets() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let runtime = tempfile::tempdir().unwrap();
+    let [first, second] = ["login", "tmp"].map(|name| runtime.path().join(name));
+    let places = std::env::join_paths([&first, &second]).unwrap();
+    let of = |program: crate::harness::Program| program.env("VCONSOLE_TEST_RUNTIME", &places);
+    std::fs::create_dir(&second).unwrap();
+    let old = of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    // Its user logs in.
+    std::fs::create_dir(&first).unwrap();
+    let new = of(forced(&guest, &locks)).attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    // And the other way round: what was made there once is still used by nobody.
+    let newest = of(forced(&guest, &locks)).attached_to_pipes();
+    assert_eq!(new.wait(), 4);
+    newest.signal(Signal::TERM);
+    assert_eq!(newest.wait(), 143);
+}

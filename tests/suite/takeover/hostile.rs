@@ -1,0 +1,205 @@
+//! Processes of the same user that come to a session's sockets and mean no good: they cost it nothing.
+//!
+//! `VCONSOLE_ROUNDS=10 cargo test hostile_peers -- --nocapture` says what the driver's throughput is
+//! beside them.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recv, send, sendmsg, socket_with,
+};
+use rustix::process::{Pid, Signal};
+
+use super::{Runtime, drives, forced, is_as_new};
+use crate::guard::awaited_guard_of;
+use crate::harness::{Guest, Locks, Process, Vconsole, contains, rounds, silence, until};
+
+/// Comes to a socket, and waits in the queue before it.
+fn comes_to(door: &Path) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let line = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    connect(&line, &SocketAddrUnix::new(door).unwrap()).ok()?;
+    Some(line)
+}
+
+const TAKEOVER: &str = r#"{"takeover":{"version":1,"about":{"host":null,"reason":null}}}"#;
+const WRONG_VERSION: &str = r#"{"takeover":{"version":7,"about":{"host":null,"reason":null}}}"#;
+
+/// Comes and misbehaves, in another way each time. Gives the line where it stays.
+fn misbehaves(door: &Path, number: usize) -> Option<OwnedFd> {
+    let line = comes_to(door)?;
+    let say = |text: &[u8]| {
+        let _ = send(&line, text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    };
+    match number % 200 {
+        0 => return Some(line),
+        1 => {
+            // It never reads the answer, and never stops.
+            (0..1000).for_each(|_| say(WRONG_VERSION.as_bytes()));
+            return Some(line);
+        }
+        odd => match odd % 8 {
+            0 => {}
+            1 => say(b"\x1b[2J\0garbage\xff"),
+            2 => say(&TAKEOVER.as_bytes()[..20]),
+            3 => say(&[b'['; 8192]),
+            4 => say(&vec![b'x'; 100_000]),
+            5 => say(TAKEOVER.as_bytes()),
+            6 => say(b"\"done\""),
+            _ => brings_descriptors(&line),
+        },
+    }
+    None
+}
+
+fn brings_descriptors(line: &OwnedFd) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [line.as_fd(); 8];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let _ = sendmsg(line, &[IoSlice::new(b"take these")], &mut ancillary, flags);
+}
+
+#[test]
+fn hostile_peers_leak_no_descriptor_and_a_takeover_still_works() {
+    const MANY: usize = 10_000;
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let guard = awaited_guard_of(&session);
+    let guard = Process::find(Pid::from_raw(guard).unwrap()).unwrap();
+    let [door, side_door] = runtime.sockets_of(&session);
+    // The wrong kind of socket.
+    assert!(UnixStream::connect(&door).is_err());
+    guest.say("relaying");
+    session.stdout().hears("relaying");
+    let files = [session.open_files().len(), guard.open_files().len()];
+    let number = AtomicUsize::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                let mut staying = Vec::new();
+                loop {
+                    let number = number.fetch_add(1, Ordering::Relaxed);
+                    if number >= MANY {
+                        break;
+                    }
+                    // The guard ends a session for whoever asks it to.
+                    let quiet = number % 8 != 5 && number.is_multiple_of(10);
+                    staying.extend(misbehaves(if quiet { &side_door } else { &door }, number));
+                }
+            });
+        }
+    });
+    until("nothing of them is left in the session", || session.open_files().len() <= files[0]);
+    until("nothing of them is left in its guard", || guard.open_files().len() <= files[1]);
+    assert!(!session.has_ended() && !guard.has_ended());
+    drives(&session, &guest, &locks);
+    guest.say("hello");
+    session.stdout().hears("hello");
+    let new = runtime.of(forced(&guest, &locks)).attached_to_pipes();
+    assert_eq!(session.wait(), 4);
+    for socket in [door, side_door] {
+        until("the sockets are gone", || !socket.exists());
+    }
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    is_as_new(&guest, &locks);
+}
+
+#[test]
+fn who_asks_again_and_again_and_never_takes_the_console_is_soon_refused() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let [door, _] = runtime.sockets_of(&session);
+    let lines: Vec<_> = (0..20)
+        .map(|_| {
+            let line = comes_to(&door).unwrap();
+            send(&line, TAKEOVER.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+            line
+        })
+        .collect();
+    let start = Instant::now();
+    session.stderr().hears("did not take it");
+    for line in &lines[1..] {
+        let mut answer = [0; 200];
+        let (count, _) = recv(line, &mut answer, RecvFlags::empty()).unwrap();
+        assert!(contains(&answer[..count], b"you asked before, and did not take it"));
+    }
+    guest.say("hello");
+    session.stdout().hears("hello");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(lines);
+    drives(&session, &guest, &locks);
+}
+
+#[test]
+fn callers_who_say_nothing_cost_no_processor_time() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let [door, _] = runtime.sockets_of(&session);
+    // More than are let in at a time.
+    let lines: Vec<_> = (0..60).map(|_| comes_to(&door).unwrap()).collect();
+    let before = session.cpu_time();
+    silence(session.stdout(), Duration::from_secs(1));
+    let used = session.cpu_time().saturating_sub(before);
+    assert!(used < Duration::from_millis(300), "{used:?}");
+    // And they keep nobody else waiting for long.
+    let new = runtime.of(forced(&guest, &locks)).attached_to_pipes();
+    assert_eq!(session.wait(), 4);
+    drop(lines);
+    drives(&new, &guest, &locks);
+}
+
+/// How many bytes of a flood a driver moves in a while.
+fn throughput(flood: &crate::harness::Flood) -> f64 {
+    let (start, before) = (Instant::now(), flood.taken());
+    std::thread::sleep(Duration::from_millis(250));
+    #[expect(clippy::cast_precision_loss, reason = "it is a rate")]
+    let bytes = (flood.taken() - before) as f64;
+    bytes / start.elapsed().as_secs_f64()
+}
+
+#[test]
+fn hostile_peers_leave_the_driver_its_throughput() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).redirected("> /dev/null");
+    let session = session.piped();
+    session.stderr().hears("connected to");
+    let [door, _] = runtime.sockets_of(&session);
+    let flood = guest.floods();
+    let mut ratios: Vec<f64> = (0..rounds(6))
+        .map(|_| {
+            let alone = throughput(&flood);
+            let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let beside = std::thread::scope(|threads| {
+                for _ in 0..2 {
+                    threads.spawn(|| {
+                        let mut staying = Vec::new();
+                        while !over.load(Ordering::Relaxed) {
+                            let number = count.fetch_add(1, Ordering::Relaxed);
+                            staying.extend(misbehaves(&door, number));
+                        }
+                    });
+                }
+                let beside = throughput(&flood);
+                over.store(true, Ordering::Relaxed);
+                beside
+            });
+            let (mb, count) = (1e6, count.into_inner());
+            println!("alone {:.1} MB/s, beside {count} peers {:.1} MB/s", alone / mb, beside / mb);
+            beside / alone
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
+    println!("the driver's throughput beside hostile peers: {ratio:.2} of what it is alone");
+    assert!(ratio > 0.4, "{ratio}");
+}

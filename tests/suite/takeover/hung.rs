@@ -1,0 +1,90 @@
+//! A holder that hangs, and that nothing wakes: its guard ends it, and hands over.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::{Pause, drives, forced, is_as_new};
+use crate::guard::awaited_guard_of;
+use crate::harness::{Guest, Locks, Process, Program, Terminal, Vconsole, until};
+
+/// A session that does nothing any more.
+fn hanging(guest: &Guest, locks: &Locks) -> Program {
+    Vconsole::attach(guest).locks(locks).env("VCONSOLE_TEST_HANG", "relay")
+}
+
+#[test]
+fn a_hung_session_is_ended_by_its_guard_which_hands_over() {
+    for guard_stopped in [false, true] {
+        let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+        let before = desk.settings();
+        let old = hanging(&guest, &locks).attached_on(&desk);
+        let guard = Process::find(Pid::from_raw(awaited_guard_of(&old)).unwrap()).unwrap();
+        if guard_stopped {
+            guard.signal(Signal::STOP);
+            guard.is_stopped();
+        }
+        let start = Instant::now();
+        let new = forced(&guest, &locks).attached_to_pipes();
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        desk.shows("this session did not answer, and was ended");
+        until("the hung session has ended", || old.has_ended());
+        assert_eq!(desk.settings(), before);
+        drives(&new, &guest, &locks);
+        guest.say("hello");
+        new.stdout().hears("hello");
+        new.signal(Signal::TERM);
+        assert_eq!(new.wait(), 143);
+        is_as_new(&guest, &locks);
+    }
+}
+
+#[test]
+fn a_guard_does_not_give_away_what_its_session_gave_to_another() {
+    // Without lock files nothing else keeps the second one out.
+    let off = |program: Program| program.args(["--locks", "off"]);
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let held = Pause::held_at("given");
+    let old = held.of(off(Vconsole::attach(&guest).locks(&locks))).attached_to_pipes();
+    let late = Pause::held_at("signed");
+    let first = late.of(off(forced(&guest, &locks))).piped();
+    held.reached();
+    late.reached();
+    // The first has everything, and the session that gave it does not come to know.
+    let second = off(forced(&guest, &locks)).piped();
+    assert_eq!(second.wait(), 3);
+    second.stderr().hears("another took it over at the same moment");
+    until("the session that hung has ended", || old.has_ended());
+    late.is_over(&[&first]);
+    first.stderr().hears("connected");
+    guest.say("one driver");
+    first.stdout().hears("one driver");
+    first.signal(Signal::TERM);
+    assert_eq!(first.wait(), 143);
+    is_as_new(&guest, &locks);
+}
+
+#[test]
+fn a_guard_gives_away_what_an_heir_has_not_taken_and_the_heir_is_told() {
+    let off = |program: Program| program.args(["--locks", "off"]);
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let held = Pause::held_at("given");
+    let old = held.of(off(Vconsole::attach(&guest).locks(&locks))).attached_to_pipes();
+    let late = Pause::held_at("taken");
+    let first = late.of(off(forced(&guest, &locks))).piped();
+    held.reached();
+    late.reached();
+    let second = off(forced(&guest, &locks)).attached_to_pipes();
+    until("the session that hung has ended", || old.has_ended());
+    late.is_over(&[&first]);
+    assert_eq!(first.wait(), 3);
+    first.stderr().hears("it waited too long");
+    guest.say("one driver");
+    second.stdout().hears("one driver");
+    let line = crate::harness::Client::asleep(guest.path());
+    assert_eq!(vconsole::sys::is_exclusive(line.line()).ok(), Some(true), "the flag is gone");
+    drop(line);
+    second.signal(Signal::TERM);
+    assert_eq!(second.wait(), 143);
+    is_as_new(&guest, &locks);
+}
