@@ -207,6 +207,7 @@ impl<'a> Eviction<'a> {
         target.check_that_it_may_be_driven(&Openers::of(self.device()))?;
         let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
         let had_flag = console.has_own_flag();
+        self.request.guard.tell_hanging_up(target);
         match console.hang_up(target) {
             // Root in a user namespace of its own.
             Err(OpenError::Failed(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -216,7 +217,7 @@ impl<'a> Eviction<'a> {
         }
         // Who was hung up may still have flock; then there is no other use for it.
         let _ = console.lock().map_err(unusable)?;
-        self.request.guard.tell_console(&*console);
+        self.request.guard.tell_console(console);
         if had_flag {
             // It is still set: the hang-up does not clear it.
             console.set_exclusive().map_err(unusable)?;

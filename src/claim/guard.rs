@@ -8,6 +8,7 @@
 mod charge;
 
 use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -20,6 +21,7 @@ use rustix::termios::isatty;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Deed;
+use crate::console::{Console, Device, Target};
 use crate::process::Process;
 use crate::terminal::{Modes, Witness};
 use crate::{test_point, wire};
@@ -43,7 +45,12 @@ pub(crate) enum Message {
     /// The terminal is back as it was.
     TerminalIsBack,
     /// The console that comes along is about to get the exclusive flag.
-    Console,
+    Console {
+        /// Whether its `flock` is the session's.
+        locked: bool,
+    },
+    /// The console is about to be hung up, with all descriptors of it, and opened again at this path.
+    HangingUp(OsString, Device),
     /// The watch on the console that comes along is to be closed by the guard, last of all.
     Watch,
     /// These are the session's sockets, or are about to be.
@@ -128,8 +135,15 @@ impl Guard {
     }
 
     /// Says that the console is about to get the exclusive flag.
-    pub(super) fn tell_console(&self, console: impl AsFd) {
-        self.send(&Message::Console, Some(console.as_fd()));
+    pub(super) fn tell_console(&self, console: &Console) {
+        self.send(&Message::Console { locked: console.is_locked() }, Some(console.as_fd()));
+    }
+
+    /// Says that the console is about to be hung up, until [`Guard::tell_console`] says that it is open
+    /// again.
+    pub(super) fn tell_hanging_up(&self, target: &Target) {
+        let message = Message::HangingUp(target.path().into(), target.device());
+        self.send(&message, None);
     }
 
     /// Hands over a copy of the watch on the console. Closing the last one can take long: the kernel

@@ -2,6 +2,7 @@
 
 mod discover;
 mod kind;
+pub(crate) mod line;
 mod open;
 mod other_end;
 mod owner;
@@ -10,6 +11,8 @@ mod target;
 use std::fs::Metadata;
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+use serde::{Deserialize, Serialize};
 
 pub use kind::Kind;
 pub use open::{Console, OpenError};
@@ -21,7 +24,7 @@ pub use target::{NotAConsole, Target};
 ///
 /// Two are the same if their numbers are, and of PTYs also their filesystems: each devpts instance has
 /// a `/dev/pts/5`, while a serial port may have a node on any filesystem.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Device {
     /// The filesystem that its node is on (`st_dev`).
     pub filesystem: u64,

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{
-    Action, ControlModes, InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex,
-    Termios, Winsize,
+    Action, InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Winsize,
 };
 
+use super::line;
 use super::{Device, Kind, NotAConsole, Target};
 use crate::{sys, test_point};
 
@@ -21,6 +21,8 @@ pub struct Console {
     line: OwnedFd,
     kind: Kind,
     name: String,
+    /// Whether its `flock` is ours.
+    locked: Cell<bool>,
     /// Whether the exclusive flag on it is ours.
     exclusive: Cell<bool>,
     /// Whether flag and lock are another's by now, who has the same open file.
@@ -66,6 +68,8 @@ impl Console {
     pub(crate) fn received(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
         // A port can have several nodes, and it may have been opened by another.
         let console = Self::of_line(line, target, target.kind == Kind::Pty)?;
+        // It is theirs and so ours, unless there was none.
+        let _ = console.lock();
         console.give_away();
         Ok(console)
     }
@@ -81,8 +85,14 @@ impl Console {
             let what = "a device that is no terminal line";
             return Err(NotAConsole::AnotherKind { name: target.to_string(), what }.into());
         }
-        let (exclusive, given_away) = (Cell::new(false), Cell::new(false));
-        Ok(Self { line, kind: target.kind, name: target.to_string(), exclusive, given_away })
+        Ok(Self {
+            line,
+            kind: target.kind,
+            name: target.to_string(),
+            locked: Cell::new(false),
+            exclusive: Cell::new(false),
+            given_away: Cell::new(false),
+        })
     }
 
     /// Flag and lock are another's from now on, who has the same open file: here it is only closed.
@@ -101,10 +111,16 @@ impl Console {
     /// Gives false if another has it.
     pub(crate) fn lock(&self) -> io::Result<bool> {
         match rustix::fs::flock(&self.line, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(errno) => Err(errno.into()),
+            Ok(()) => self.locked.set(true),
+            Err(Errno::WOULDBLOCK) => self.locked.set(false),
+            Err(errno) => return Err(errno.into()),
         }
+        Ok(self.locked.get())
+    }
+
+    /// Whether its `flock` is ours.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.locked.get()
     }
 
     /// Whether the exclusive flag is set: by another, before [`Console::set_exclusive`]. Only root gets
@@ -141,24 +157,7 @@ impl Console {
     /// Speed, parity and flow control by wires of a serial port stay as they were set before, but that
     /// a byte has eight bits, and that the line ignores the modem's.
     pub fn set_raw(&self) -> io::Result<()> {
-        self.make_raw()?;
-        // Who is killed while they hang the line up leaves its output stopped.
-        Ok(rustix::termios::tcflow(&self.line, Action::OOn)?)
-    }
-
-    fn make_raw(&self) -> io::Result<()> {
-        let mut settings = rustix::termios::tcgetattr(&self.line)?;
-        settings.make_raw();
-        settings.control_modes |= ControlModes::CREAD | ControlModes::CLOCAL;
-        // Now: the other two would wait for, or throw away, what is pending (tcsetattr(3)).
-        rustix::termios::tcsetattr(&self.line, OptionalActions::Now, &settings)?;
-        // tcsetattr succeeds if any one of the settings could be made.
-        let made = rustix::termios::tcgetattr(&self.line)?;
-        if is_raw(&made, &settings) {
-            Ok(())
-        } else {
-            Err(io::Error::other("it does not become raw"))
-        }
+        line::go_on(&self.line)
     }
 
     /// Hangs the line up for everybody who has it open (`TIOCVHANGUP`, `ioctl_tty(2)`), and opens it
@@ -170,6 +169,7 @@ impl Console {
         // guest, whatever that prints until the line is raw again (measured: without this a guest that
         // printed all the while read back up to 4 KiB of it).
         let _ = rustix::termios::tcflow(&self.line, Action::OOff);
+        test_point::reached("hanging-up");
         if let Err(error) = sys::hang_up(&self.line) {
             let _ = rustix::termios::tcflow(&self.line, Action::OOn);
             return Err(error.into());
@@ -179,7 +179,7 @@ impl Console {
         again.exclusive.set(self.exclusive.get());
         // Where that fails some echo reaches the guest, and nothing worse.
         let _ = again.forget_echoes();
-        let raw = again.make_raw();
+        let raw = line::make_raw(&again.line);
         // What came in between was taken for lines.
         let _ = rustix::termios::tcflush(&again.line, QueueSelector::IFlush);
         let _ = rustix::termios::tcflow(&again.line, Action::OOn);
@@ -232,12 +232,6 @@ impl Drop for Console {
         }
         let _ = rustix::fs::flock(&self.line, FlockOperation::Unlock);
     }
-}
-
-fn is_raw(made: &Termios, wanted: &Termios) -> bool {
-    made.input_modes == wanted.input_modes
-        && made.output_modes == wanted.output_modes
-        && made.local_modes == wanted.local_modes
 }
 
 impl AsFd for Console {

@@ -1,8 +1,9 @@
 //! What a guard knows of its session, and what it puts right.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getpgrp, getsid};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 use crate::claim::ledger::Ledger;
+use crate::console::{Device, line};
 use crate::process::{foreground_of, groups_above_us};
 use crate::terminal::{self, Modes};
 
@@ -49,6 +51,10 @@ pub(crate) struct Charge {
     ledger: Ledger,
     terminal: Option<(OwnedFd, Modes, Jobs)>,
     console: Option<OwnedFd>,
+    /// Whether the console's `flock` is the session's.
+    locked: bool,
+    /// Where the console is to be opened again, if it was hung up.
+    hanging_up: Option<(OsString, Device)>,
     watch: Option<OwnedFd>,
     sockets: Vec<PathBuf>,
     /// The line to the session whose console is coming, and still its own.
@@ -70,9 +76,17 @@ pub(crate) enum Heir {
 impl Charge {
     /// That of a guard that knows nothing yet, of the session with the process number `session`.
     pub(crate) fn of(session: i32) -> Self {
-        let ledger = Ledger::of(session);
-        let (terminal, console, watch, sockets, giver) = (None, None, None, Vec::new(), None);
-        Self { ledger, terminal, console, watch, sockets, giver, heir: Heir::Nobody }
+        Self {
+            ledger: Ledger::of(session),
+            terminal: None,
+            console: None,
+            locked: false,
+            hanging_up: None,
+            watch: None,
+            sockets: Vec::new(),
+            giver: None,
+            heir: Heir::Nobody,
+        }
     }
 
     /// Notes what the session says. Gives the socket at which the guard is to answer, if it is told.
@@ -87,7 +101,10 @@ impl Charge {
                 self.terminal = descriptor.map(|terminal| (terminal, before, jobs));
             }
             Message::TerminalIsBack => self.terminal = None,
-            Message::Console => self.console = descriptor,
+            Message::Console { locked } => {
+                (self.console, self.locked, self.hanging_up) = (descriptor, locked, None);
+            }
+            Message::HangingUp(path, device) => self.hanging_up = Some((path, device)),
             Message::Watch => self.watch = descriptor,
             Message::HandingOver => self.heir = descriptor.map_or(Heir::Nobody, Heir::Expected),
             Message::HandedOver => self.heir = Heir::InPossession,
@@ -140,17 +157,37 @@ impl Charge {
     fn put_right(&mut self, verdicts: Verdicts) {
         let never_ours = self.giver.take().is_some_and(verdicts.giver_kept_it);
         let anothers = never_ours || self.is_inherited(verdicts);
-        // If the session had its flock, so have we, by the same open file; if another has it now, the
-        // flag is theirs.
-        if let Some(console) = self.console.as_ref().filter(|_| !anothers)
-            && flock(console, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            let _ = ioctl_tiocnxcl(console);
-            let _ = flock(console, FlockOperation::Unlock);
+        if !anothers {
+            self.end_hang_up();
+            self.clear_flag();
         }
         self.ledger.undo_for_the_dead();
         for path in std::mem::take(&mut self.sockets) {
             let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Brings a hang-up to its end that the session began. Our own descriptor may be good for nothing by
+    /// now, and others may have the line stopped, and cooked.
+    fn end_hang_up(&mut self) {
+        let Some((path, device)) = self.hanging_up.take() else { return };
+        // Closed first: it may still have flock.
+        let before = self.console.take();
+        let revoked = before.as_ref().is_none_or(line::is_revoked);
+        self.console =
+            before.filter(|_| !revoked).or_else(|| line::reopen(Path::new(&path), device).ok());
+        if let Some(console) = &self.console {
+            let _ = line::go_on(console);
+        }
+    }
+
+    /// Clears the exclusive flag. If the session had `flock`, so have we, by the same open file; if another
+    /// has it now, the flag is theirs.
+    fn clear_flag(&self) {
+        let Some(console) = &self.console else { return };
+        if !self.locked || flock(console, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = ioctl_tiocnxcl(console);
+            let _ = flock(console, FlockOperation::Unlock);
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use super::super::harness::{
-    Bystander, Guest, Locks, Piped, Program, Terminal, Vconsole, not_root, rounds, until,
+    Bystander, Client, Guest, Locks, Pause, Piped, Program, SOMEBODY, Terminal, Vconsole, missing,
+    not_root, rounds, until,
 };
-use super::{console, forced};
+use super::{console, forced, open_to};
 
 #[test]
 fn what_the_guest_prints_during_a_hang_up_does_not_come_back_to_it() {
@@ -82,4 +85,46 @@ fn who_comes_back_again_and_again_is_refused() {
     assert!(output.stderr().contains("cat (pid "), "{output:?}");
     assert!(!daemon.has_ended());
     locks.assert_empty();
+}
+
+#[test]
+fn killed_in_the_middle_of_a_hang_up_it_leaves_a_line_that_goes_on() {
+    if not_root() {
+        return;
+    }
+    for point in ["hanging-up", "hung-up"] {
+        let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+        let daemon = Bystander::daemon_with_open(guest.path());
+        let pause = Pause::at(point);
+        let session = pause.of(forced(&guest, &locks)).on(&terminal);
+        pause.reached();
+        session.kill();
+        locks.become_empty();
+        until("the flag is gone", || open_to(SOMEBODY, &guest));
+        guest.say("no echo");
+        let client = Client::of(guest.path());
+        client.shows("no echo");
+        client.types("answer");
+        guest.hears_exactly("answer");
+        drop(daemon);
+    }
+}
+
+#[test]
+fn who_goes_on_without_flock_leaves_no_flag_when_it_is_killed() {
+    if not_root() || missing("flock") {
+        return;
+    }
+    let (guest, locks) = (console(), Locks::new());
+    let daemon = Program::new("flock").args(["--no-fork", "--nonblock"]).arg(&guest);
+    let daemon = daemon.args(["sleep", "1000"]).piped();
+    until("it has the lock", || {
+        fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
+    });
+    let session = Vconsole::attach(&guest).locks(&locks).arg("--force").attached_to_pipes();
+    session.stderr().hears("going on without flock");
+    assert!(!open_to(SOMEBODY, &guest));
+    session.signal(Signal::KILL);
+    locks.become_empty();
+    until("the flag is gone", || open_to(SOMEBODY, &guest));
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Pause, drives, forced, is_as_new};
-use crate::harness::{Guest, Locks, Piped, Terminal, Vconsole, silence, until};
+use super::{drives, forced, is_as_new};
+use crate::harness::{Guest, Locks, Pause, Piped, Terminal, Vconsole, silence, until};
 use crate::locks::all_names;
 
 /// The driver goes on, with what it has not delivered, and can be taken over again.

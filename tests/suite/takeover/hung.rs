@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Pause, drives, forced, is_as_new};
+use super::{drives, forced, is_as_new};
 use crate::guard::awaited_guard_of;
-use crate::harness::{Guest, Locks, Process, Program, Terminal, Vconsole, until};
+use crate::harness::{Guest, Locks, Pause, Process, Program, Terminal, Vconsole, until};
 
 /// A session that does nothing any more.
 fn hanging(guest: &Guest, locks: &Locks) -> Program {

@@ -8,9 +8,11 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Pause, Runtime, forced, is_as_new};
+use super::{Runtime, forced, is_as_new};
 use crate::guard::{awaited_guard_of, is_done};
-use crate::harness::{Guest, Locks, Piped, Process, Vconsole, contains, is_alive, rounds, until};
+use crate::harness::{
+    Guest, Locks, Pause, Piped, Process, Vconsole, contains, is_alive, rounds, until,
+};
 
 /// The processes that take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

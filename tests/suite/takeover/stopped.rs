@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Pause, forced, is_as_new};
+use super::{forced, is_as_new};
 use crate::guard::awaited_guard_of;
-use crate::harness::{Guest, Locks, Process, Terminal, Vconsole, rounds, until};
+use crate::harness::{Guest, Locks, Pause, Process, Terminal, Vconsole, rounds, until};
 
 /// A takeover of somebody who is stopped takes no longer.
 const SOON: Duration = Duration::from_secs(3);
