@@ -46,7 +46,7 @@ _vconsole() {
             return 0
             ;;
         vconsole__subcmd__attach)
-            opts="-f -w -e -q -h --force --reason --wait --ask --escape --linger --linger-max --quiet --locks --lock-dir --help"
+            opts="-f -r -w -e -q -h --force --reason --read-only --private --stay --wait --ask --escape --linger --linger-max --quiet --locks --lock-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

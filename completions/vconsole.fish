@@ -51,6 +51,9 @@ check\t'Check them, make none'
 off\t'Do without'"
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l lock-dir -d 'The lock directory, or `auto`: the system\'s (/var/lock, else /run/lock). A directory named lockdev in it is used as well' -r -f -a "(__fish_complete_directories)"
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s f -l force -d 'Take the console over: from a vconsole that drives it (your own, or as root anybody\'s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s r -l read-only -d 'Watch and never type: what the driver sees, beginning with the last 64 KiB. Where nobody drives, read the console until somebody comes to drive it, who needs no --force. The end of input is ignored'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l private -d 'Let nobody watch'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l stay -d 'When somebody takes the console over, stay on and watch'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l ask -d 'Where it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit. Without a terminal on standard input and standard error nothing is asked'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s q -l quiet -d 'No notices, only errors'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'

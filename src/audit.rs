@@ -27,7 +27,7 @@ const LONGEST: usize = 256;
 pub enum Event<'a> {
     /// We drive it now.
     Attached {
-        /// By which options: `plain`, `force`, `wait`.
+        /// By which options: `plain`, `force`, `wait`, `read-only`.
         how: &'a str,
         /// What `--reason` says.
         reason: Option<&'a str>,
@@ -74,6 +74,25 @@ pub enum Event<'a> {
         /// What `--reason` says.
         reason: Option<&'a str>,
     },
+    /// We watch.
+    Watches {
+        /// Whose session.
+        whom: &'a str,
+        /// What `--reason` says.
+        reason: Option<&'a str>,
+    },
+    /// Somebody watches our session.
+    Watched {
+        /// Who.
+        by: &'a str,
+    },
+    /// Somebody wanted to watch our session, and does not.
+    WatchRefused {
+        /// Who.
+        by: &'a str,
+        /// Why not.
+        why: &'a str,
+    },
     /// Somebody talked to our session's socket who may not.
     PeerRefused {
         /// Who.
@@ -113,10 +132,13 @@ pub fn record(console: &str, event: &Event<'_>) {
 impl Event<'_> {
     /// `LOG_INFO` for what is usual, `LOG_NOTICE` for the rest.
     fn severity(&self) -> u8 {
-        if matches!(self, Self::Attached { .. } | Self::Waited { .. } | Self::Ended { .. }) {
-            6
-        } else {
-            5
+        match self {
+            Self::Attached { .. }
+            | Self::Waited { .. }
+            | Self::Watches { .. }
+            | Self::Watched { .. }
+            | Self::Ended { .. } => 6,
+            _ => 5,
         }
     }
 }
@@ -146,6 +168,14 @@ impl fmt::Display for Event<'_> {
             Self::TookOver { from, reason } => {
                 write!(out, "event=took-over from={}", Value(from))?;
                 because(out, reason)
+            }
+            Self::Watches { whom, reason } => {
+                write!(out, "event=watches whom={}", Value(whom))?;
+                because(out, reason)
+            }
+            Self::Watched { by } => write!(out, "event=watched by={}", Value(by)),
+            Self::WatchRefused { by, why } => {
+                write!(out, "event=watch-refused by={} why={}", Value(by), Value(why))
             }
             Self::PeerRefused { peer } => write!(out, "event=peer-refused peer={}", Value(peer)),
             Self::Evicted { whom, how } => {

@@ -49,8 +49,8 @@ printed, as QEMU's `-serial pty` does. What the command prints while nobody is a
 64 KiB.";
 
 const AFTER_ATTACH: &str = "\
-After the escape key: . or q detaches, ? shows help, s the state, b sends a break; the escape key \
-again sends itself.
+After the escape key: . or q detaches, ? shows help, s the state and who watches, b sends a break; \
+f takes the wheel, for who only watches; the escape key again sends itself.
 
 Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 4 taken over by somebody \
 else, 5 the console hung up, 6 no such console, 124 time limit, 128+N ended by signal N.
@@ -84,6 +84,10 @@ pub struct Attach {
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 
+    /// Who watches whom.
+    #[command(flatten)]
+    pub watching: Watching,
+
     /// Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those
     /// who wait are served in the order of their coming. With --force: take it over from whoever can be
     /// made to leave, and wait for the others
@@ -115,6 +119,28 @@ pub struct Attach {
     /// Where and how lock files are used.
     #[command(flatten)]
     pub locks: Locks,
+}
+
+/// The options about watching.
+#[derive(Clone, Debug, Args)]
+pub struct Watching {
+    /// Watch and never type: what the driver sees, beginning with the last 64 KiB. Where nobody drives,
+    /// read the console until somebody comes to drive it, who needs no --force. The end of input is
+    /// ignored
+    #[arg(
+        short,
+        long,
+        conflicts_with_all = ["force", "private", "stay", "wait", "ask", "linger", "linger_max"]
+    )]
+    pub read_only: bool,
+
+    /// Let nobody watch
+    #[arg(long)]
+    pub private: bool,
+
+    /// When somebody takes the console over, stay on and watch
+    #[arg(long)]
+    pub stay: bool,
 }
 
 /// The options about lock files.

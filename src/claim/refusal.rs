@@ -68,6 +68,16 @@ pub enum Refusal {
         /// Why.
         why: String,
     },
+    /// The session that drives it cannot be watched.
+    #[error("{console} cannot be watched, {holder} has it: {why}")]
+    Unwatched {
+        /// The console's name, safe to show.
+        console: String,
+        /// Who has it.
+        holder: Box<Process>,
+        /// Why.
+        why: String,
+    },
     /// Others have it open without any lock.
     #[error("{console} is open in {by}, without a lock")]
     Open {
@@ -143,6 +153,7 @@ impl Refusal {
             | Self::Unseen { .. }
             | Self::Flock { .. }
             | Self::Kept { .. }
+            | Self::Unwatched { .. }
             | Self::Open { .. }
             | Self::Exclusive { .. }
             | Self::Unevictable { .. }
@@ -189,8 +200,8 @@ impl Refusal {
                     .to_owned()
             }
             Self::Held { console, holder, .. } if holder.is_vconsole() => format!(
-                "`vconsole status {console}` shows its locks; to drive instead of its user: \
-                 vconsole attach --force {console}"
+                "`vconsole status {console}` shows its locks; to watch: vconsole attach --read-only \
+                 {console}; to drive instead of its user: vconsole attach --force {console}"
             ),
             Self::Held { console, .. } => {
                 format!(
@@ -227,7 +238,10 @@ impl Refusal {
             Self::Contended { .. } => "try again".to_owned(),
             Self::Directory { source, .. } => directory_hint(source).to_owned(),
             Self::NotAConsole(error) => error.hint(),
-            Self::Kept { .. } | Self::Unusable { .. } | Self::GivenUp { .. } => return None,
+            Self::Kept { .. }
+            | Self::Unwatched { .. }
+            | Self::Unusable { .. }
+            | Self::GivenUp { .. } => return None,
         })
     }
 }

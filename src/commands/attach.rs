@@ -2,11 +2,14 @@
 
 mod ask;
 mod gain;
+mod look_on;
 mod takeover;
+mod view;
 mod visitors;
 mod wait;
 mod watch;
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -19,12 +22,15 @@ use crate::console::{Kind, OtherEnd, Target};
 use crate::exit_status::ExitStatus;
 use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
-use crate::relay::{self, Ending, Notices, Settings, Signals, Traffic, Undelivered, Watcher};
-use crate::session::Visitor;
+use crate::relay::{self, Ending, Line, Notices, Settings, Signals, Traffic, Undelivered, Watcher};
+use crate::session::protocol::{Leave, Place};
+use crate::session::{Gallery, Tape, Visitor};
 use crate::terminal::{self, RawMode};
 use crate::test_point;
 use gain::{Gained, gain};
-use visitors::Visitors;
+use look_on::{follow, look_on};
+use view::{View, watch};
+use visitors::{Rules, Visitors};
 use wait::Waited;
 use watch::{GuardWatch, IntruderWatch};
 
@@ -45,53 +51,126 @@ pub fn run(options: &cli::Attach) -> anyhow::Result<ExitStatus> {
     let target = Target::find(&options.console)?;
     let openers = Openers::of(target.device());
     target.check_that_it_may_be_driven(&openers)?;
-    let waited = gain(options, &target, &openers, &mut notices, &mut signals);
-    if let Err(error) = &waited {
-        if let (Some(Refusal::GivenUp { .. }), Some(signal)) =
-            (error.downcast_ref(), signals.ending())
-        {
-            return Ok(ExitStatus::Signal(signal));
-        }
-        audit::record(&target.to_string(), &Event::Refused { why: &error.to_string() });
-    }
-    let gained = match waited? {
-        Waited::Claimed(gained) => *gained,
-        Waited::Ended(status) => return Ok(status),
+    let mut next = if options.watching.read_only {
+        look_on(options, &target, None, &mut notices, &mut signals)
+    } else {
+        gain(options, &target, &openers, &mut notices, &mut signals).map(Role::from)
     };
-    record_gain(options, &target, &gained);
+    if let Ok(Role::Drive { .. }) = next {
+        say_what_is_hidden(&openers, &mut notices);
+    }
+    loop {
+        if let Err(error) = &next {
+            if let (Some(Refusal::GivenUp { .. }), Some(signal)) =
+                (error.downcast_ref(), signals.ending())
+            {
+                return Ok(ExitStatus::Signal(signal));
+            }
+            audit::record(&target.to_string(), &Event::Refused { why: &error.to_string() });
+        }
+        next = match next? {
+            Role::Out(status) => return Ok(status),
+            Role::Watch(view) => watch(options, &target, *view, &mut notices, &mut signals),
+            Role::Drive { gained, typing } => {
+                Ok(take_the_seat(options, &target, *gained, typing, &mut notices, &mut signals)?)
+            }
+        };
+    }
+}
+
+/// What we do next.
+#[derive(Debug)]
+enum Role {
+    /// Drive a console that is ours; or without typing read it, until somebody comes who drives.
+    Drive { gained: Box<Gained>, typing: bool },
+    /// Watch what another session drives.
+    Watch(Box<View>),
+    /// Leave.
+    Out(ExitStatus),
+}
+
+impl From<Waited> for Role {
+    fn from(waited: Waited) -> Self {
+        match waited {
+            Waited::Claimed(gained) => Self::Drive { gained, typing: true },
+            Waited::Ended(status) => Self::Out(status),
+        }
+    }
+}
+
+/// Drives, gives everything back, and says how it ended.
+fn take_the_seat(
+    options: &cli::Attach,
+    target: &Target,
+    gained: Gained,
+    typing: bool,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Role> {
+    record_gain(options, target, &gained);
     test_point::reached("claimed");
     if let Some(signal) = signals.ending() {
-        say_lost(&gained.left, &mut notices);
-        return Ok(ExitStatus::Signal(signal));
+        say_lost(&gained.left, notices);
+        return Ok(Role::Out(ExitStatus::Signal(signal)));
     }
-    say_what_is_hidden(&openers, &mut notices);
-    let Gained { claim, guard, left, from, .. } = gained;
+    let Gained { claim, guard, left, tape, from, .. } = gained;
     if let Some(from) = from {
         notices.say(format_args!("took {target} over from {from}"));
     }
-    let traffic = Traffic::default();
-    let ours = (claim, left, &traffic);
-    let ended = drive(options, &target, ours, &guard, &mut notices, &mut signals);
+    let (typing, traffic) = (Cell::new(typing), Traffic::default());
+    let (ours, doings) = ((claim, left, tape), (&typing, &traffic));
+    let ended = drive(options, target, ours, doings, &guard, notices, signals);
 
     drop(guard);
     let (status, why) = match &ended {
-        Ok((ending, successor)) => {
-            (exit_status(*ending), last_words(*ending, successor.as_ref(), &target))
+        Ok(Driven { ending, successor, .. }) => {
+            (exit_status(*ending), last_words(*ending, successor.as_ref(), target))
         }
         Err(error) => (ExitStatus::Failed, error.to_string()),
     };
     match &ended {
-        Ok((_, Some(successor))) => {
+        Ok(Driven { successor: Some(successor), .. }) => {
             let (received, sent) = (traffic.received(), traffic.sent());
             let by = successor.to_string();
             audit::record(&target.to_string(), &Event::TakenOver { by: &by, received, sent });
         }
-        Ok(_) | Err(_) => record_end(&target, &why, &traffic),
+        Ok(_) | Err(_) => record_end(target, &why, &traffic),
     }
-    ended?;
+    let Driven { successor, seen, gallery, .. } = ended?;
+    if let Some((gallery, leave)) = gallery {
+        gallery.close(leave);
+    }
     notices.say(why);
     notices.flush(LAST_WORDS);
-    Ok(status)
+    match successor {
+        Some(heir) if options.watching.stay || options.watching.read_only => {
+            Ok(stay_on(options, target, &heir, seen, notices, signals))
+        }
+        _ => Ok(Role::Out(status)),
+    }
+}
+
+/// Watches on, where another drives now. Where that is not to be, leaves.
+fn stay_on(
+    options: &cli::Attach,
+    target: &Target,
+    heir: &Visitor,
+    seen: Option<Place>,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> Role {
+    let heir = (heir.process.pid, heir.process.uid.unwrap_or_default());
+    let view = follow(options, target, heir, seen).map_err(anyhow::Error::new);
+    let next = view.and_then(|view| match view {
+        Some(view) => Ok(Role::Watch(Box::new(view))),
+        // It has passed on from there.
+        None => look_on(options, target, seen, notices, signals),
+    });
+    next.unwrap_or_else(|error| {
+        notices.say(format_args!("{error:#}"));
+        notices.flush(LAST_WORDS);
+        Role::Out(ExitStatus::TakenOver)
+    })
 }
 
 fn record_gain(options: &cli::Attach, target: &Target, gained: &Gained) {
@@ -108,20 +187,33 @@ fn record_end(target: &Target, why: &str, traffic: &Traffic) {
     audit::record(&target.to_string(), &Event::Ended { why, received, sent });
 }
 
+/// How driving ended.
+struct Driven {
+    ending: Ending,
+    /// Who drives instead, if we handed the console over.
+    successor: Option<Visitor>,
+    /// The place of the first byte that was not shown.
+    seen: Option<Place>,
+    /// Those who watch: they are told when everything was given back, and they may claim it.
+    gallery: Option<(Gallery, Leave)>,
+}
+
 /// Relays between the terminal and a console that is ours, until there is a reason to end; then gives
 /// back the terminal, and after it the claim.
 fn drive(
     options: &cli::Attach,
     target: &Target,
-    (mut claim, left, traffic): (Claim, Undelivered, &Traffic),
+    (mut claim, left, tape): (Claim, Undelivered, Tape),
+    (typing, traffic): (&Cell<bool>, &Traffic),
     guard: &Guard,
     notices: &mut Notices,
     signals: &mut Signals,
-) -> anyhow::Result<(Ending, Option<Visitor>)> {
+) -> anyhow::Result<Driven> {
     let intruders = claim.take_intruders();
     let claim = claim;
     // Who finds the claim finds the session.
-    let mut visitors = Visitors::admit(&claim, guard, notices);
+    let rules = Rules { private: options.watching.private, typing };
+    let mut visitors = Visitors::admit(&claim, guard, rules, tape, notices);
     let mut intruder_watch = IntruderWatch { intruders, claim: &claim, guard };
     let raw = match make_raw(&claim, guard) {
         Ok(raw) => raw,
@@ -132,22 +224,24 @@ fn drive(
     };
 
     claim.remarks().iter().for_each(|remark| notices.say(remark));
-    notices.say(connected(target, raw.as_ref(), options));
+    notices.say(connected(target, raw.as_ref(), typing.get(), options));
     let since = SystemTime::now();
     let settings = Settings {
         escape: options.escape,
         linger: options.linger,
         linger_max: options.linger_max,
-        status_line: &|| state(target, &claim, since),
+        typing,
+        status_line: &|| state(target, &claim, since, typing.get()),
         traffic,
     };
     let side_door = visitors.side_door();
-    let mut guard_watch = GuardWatch::new(guard, &claim, raw.as_ref(), side_door);
+    let mut guard_watch = GuardWatch::new(guard, Some(&claim), raw.as_ref(), side_door);
     guard_watch.see_that_it_is_up(notices);
     let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut intruder_watch, &mut visitors];
-    let ending =
-        relay::run(claim.console(), raw.as_ref(), notices, signals, watchers, &settings, &left)?;
-    Ok((ending, visitors.successor().cloned()))
+    let line = Line::Console(claim.console());
+    let (ending, _) = relay::run(line, raw.as_ref(), notices, signals, watchers, &settings, &left)?;
+    let (successor, seen) = (visitors.successor().cloned(), visitors.seen());
+    Ok(Driven { ending, successor, seen, gallery: visitors.take_gallery(ending) })
 }
 
 /// Makes both ends raw.
@@ -179,18 +273,25 @@ fn say_what_is_hidden(openers: &Openers, notices: &mut Notices) {
     }
 }
 
-fn connected(target: &Target, raw: Option<&RawMode<'_>>, options: &cli::Attach) -> String {
+fn connected(
+    target: &Target,
+    raw: Option<&RawMode<'_>>,
+    typing: bool,
+    options: &cli::Attach,
+) -> String {
+    let how = if typing { "" } else { ", read-only: nobody drives it" };
+    let helps = if typing { "? helps" } else { "f takes the wheel" };
     match (raw, options.escape.byte()) {
         (Some(_), Some(_)) => {
             let key = options.escape;
-            format!("connected to {target}; {key} then . leaves, {key} then ? helps")
+            format!("connected to {target}{how}; {key} then . leaves, {key} then {helps}")
         }
-        _ => format!("connected to {target}"),
+        _ => format!("connected to {target}{how}"),
     }
 }
 
 /// What the escape key's `s` answers.
-fn state(target: &Target, claim: &Claim, since: SystemTime) -> String {
+fn state(target: &Target, claim: &Claim, since: SystemTime, typing: bool) -> String {
     let census = Census::take();
     let kind = match claim.console().kind() {
         Kind::Pty => "a PTY",
@@ -209,7 +310,8 @@ fn state(target: &Target, claim: &Claim, since: SystemTime) -> String {
         format!("\nat its other end: {}", OtherEnd::of((*process).clone()))
     });
     let since = local_time(since);
-    format!("{console}, {kind}, driven by pid {pid} since {since}{other_end}\nheld by {held}")
+    let driven = if typing { "driven" } else { "read" };
+    format!("{console}, {kind}, {driven} by pid {pid} since {since}{other_end}\nheld by {held}")
 }
 
 fn last_words(ending: Ending, successor: Option<&Visitor>, target: &Target) -> String {
@@ -224,6 +326,8 @@ fn last_words(ending: Ending, successor: Option<&Visitor>, target: &Target) -> S
             Some(visitor) => format!("{target} was taken over by {visitor}"),
             None => format!("left {target}"),
         },
+        // It is not an end.
+        Ending::Wheel => format!("{target} is to be driven from here"),
         Ending::Signal(number) => format!("ended by {}, left {target}", name_of(number)),
     }
 }
@@ -235,7 +339,7 @@ fn name_of(signal: i32) -> String {
 
 fn exit_status(ending: Ending) -> ExitStatus {
     match ending {
-        Ending::Detached | Ending::InputEnded => ExitStatus::Done,
+        Ending::Detached | Ending::InputEnded | Ending::Wheel => ExitStatus::Done,
         Ending::HandedOver => ExitStatus::TakenOver,
         Ending::HungUp => ExitStatus::HungUp,
         Ending::ReaderGone => ExitStatus::Signal(libc::SIGPIPE),

@@ -127,9 +127,11 @@ fn hear_callers(door: &mut Door) -> Option<(OwnedFd, Visitor)> {
     let mut first = None;
     for call in door.look() {
         match call {
-            Call::Takeover { wire, visitor } if first.is_none() => first = Some((wire, visitor)),
+            Call::Takeover { wire, visitor, polite: false } if first.is_none() => {
+                first = Some((wire, visitor));
+            }
             Call::Takeover { wire, .. } => refuse(&wire, AT_THE_SAME_MOMENT),
-            Call::Stranger(_) => {}
+            Call::Watch { .. } | Call::Stranger(_) => {}
         }
     }
     first
@@ -160,7 +162,10 @@ fn give_for_the_dead(charge: &mut Charge, line: OwnedFd, visitor: &Visitor) {
     if charge.is_inherited(VERDICTS) {
         return refuse(&line, AT_THE_SAME_MOMENT);
     }
-    if charge.console().is_some_and(|console| handover::give(&line, console, &[], &[]).is_ok()) {
+    if charge
+        .console()
+        .is_some_and(|console| handover::give(&line, console, [&[], &[]], None).is_ok())
+    {
         charge.expect(line);
     }
     test_point::reached("guard-given");

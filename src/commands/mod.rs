@@ -22,13 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Says on stderr what went wrong and what to type next, and gives the status to end with.
 #[must_use]
 pub fn report(error: &anyhow::Error) -> ExitStatus {
-    let (status, hint) = judge(error);
     let mut notices = Notices::new(false);
+    let status = explain(error, &mut notices);
+    notices.flush(PATIENCE);
+    status
+}
+
+/// Says what went wrong and what to type next. Gives the status that it means.
+fn explain(error: &anyhow::Error, notices: &mut Notices) -> ExitStatus {
+    let (status, hint) = judge(error);
     notices.answer(format_args!("{error:#}"));
     if let Some(hint) = hint {
         notices.answer(format_args!("hint: {hint}"));
     }
-    notices.flush(PATIENCE);
     status
 }
 

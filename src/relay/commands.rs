@@ -23,10 +23,11 @@ impl Relay<'_> {
             Command::Detach => return Err(Stop::Ended(Ending::Detached)),
             Command::Help => self.notices.answer(format_args!(
                 "{key} and then\n  . or q  detach\n  ?       this help\n  s       how things stand\n  \
-                 b       send a break\n  {key}      send {key} itself"
+                 b       send a break\n  f       take the wheel, from who drives\n  {key}      send {key} itself"
             )),
             Command::Status => self.tell_state(),
             Command::Break => self.send_break()?,
+            Command::Wheel => self.take_the_wheel()?,
             Command::Unknown(byte) => self.notices.answer(format_args!(
                 "no such command: {}; {key} ? shows what there is",
                 Printable::bytes(&[byte])
@@ -49,15 +50,53 @@ impl Relay<'_> {
             0 => String::new(),
             count => format!(", {count} more waiting for it"),
         };
-        self.notices
-            .answer(format_args!("{state}; {received} bytes from it, {sent} to it{waiting}"));
+        let to_it = if self.settings.typing.get() {
+            format!(", {sent} to it{waiting}")
+        } else {
+            ", and nothing is typed: read-only".to_owned()
+        };
+        self.notices.answer(format_args!("{state}; {received} bytes from it{to_it}"));
+        let others = self.watchers.iter().filter_map(|watcher| watcher.state());
+        others.for_each(|state| self.notices.answer(state));
+    }
+
+    /// Lets the user type, who only read so far.
+    fn take_the_wheel(&mut self) -> Step {
+        if self.settings.typing.get() {
+            self.notices.answer("you drive already");
+            return Ok(());
+        }
+        if self.line.console().is_none() {
+            return Err(Stop::Ended(Ending::Wheel));
+        }
+        self.settings.typing.set(true);
+        self.notices.answer("you drive now");
+        self.pass_window_size();
+        Ok(())
+    }
+
+    /// What is typed goes nowhere. Said once.
+    pub(super) fn refuse_typing(&mut self) {
+        if std::mem::replace(&mut self.said_read_only, true) {
+            return;
+        }
+        let Some(_) = self.escape else { return self.notices.say("read-only: nothing is typed") };
+        let key = self.settings.escape;
+        self.notices.say(format_args!(
+            "read-only: nothing is typed; {key} then . leaves, {key} then f takes the wheel"
+        ));
     }
 
     fn send_break(&mut self) -> Step {
+        let typing = self.settings.typing.get();
+        let Some(console) = self.line.console().filter(|_| typing) else {
+            self.notices.answer(format_args!("no break sent: {}", NoBreak::ReadOnly));
+            return Ok(());
+        };
         // After what was typed before it.
         self.write_console()?;
         if self.typed.is_empty() {
-            match send_break(self.console) {
+            match send_break(console) {
                 Ok(()) => self.notices.say("break sent"),
                 Err(refusal) => self.notices.answer(format_args!("no break sent: {refusal}")),
             }
@@ -108,12 +147,16 @@ impl Relay<'_> {
 
     /// Tells the console the size of the user's window, if there is one.
     pub(super) fn pass_window_size(&self) {
+        // The size is the driver's.
+        let Some(console) = self.line.console().filter(|_| self.settings.typing.get()) else {
+            return;
+        };
         let window = tcgetwinsize(io::stdin()).or_else(|_| tcgetwinsize(io::stdout()));
         let known = |size: &Winsize| size.ws_row > 0 && size.ws_col > 0;
         if let Some(size) = window.ok().filter(known) {
             // A console that is gone shows in poll; another reason to refuse a size is no reason to
             // leave.
-            let _ = self.console.set_size(size);
+            let _ = console.set_size(size);
         }
     }
 }
@@ -128,6 +171,8 @@ fn resume(raw: &RawMode<'_>) -> Step {
 /// Why a break is not sent.
 #[derive(Debug, thiserror::Error)]
 enum NoBreak {
+    #[error("read-only")]
+    ReadOnly,
     #[error("a PTY carries none")]
     Pty,
     #[error("the port does not take output now")]

@@ -59,6 +59,7 @@ pub(super) enum Command {
     Help,
     Status,
     Break,
+    Wheel,
     /// A key that means nothing here.
     Unknown(u8),
 }
@@ -71,6 +72,7 @@ impl Command {
             b'?' | DELETE => Self::Help,
             b's' | 0x13 => Self::Status,
             b'b' | 0x02 => Self::Break,
+            b'f' | 0x06 => Self::Wheel,
             other => Self::Unknown(other),
         }
     }
@@ -200,9 +202,13 @@ mod tests {
 
     #[test]
     fn ctrl_may_be_held_down() {
-        let (typed, commands) = outcome(0x1d, [b"\x1d\x11\x1d\x13\x1d\x02\x1d\x7f" as &[u8]]);
+        let (typed, commands) =
+            outcome(0x1d, [b"\x1d\x11\x1d\x13\x1d\x02\x1d\x06\x1d\x7f" as &[u8]]);
         assert_eq!(typed, b"");
-        assert_eq!(commands, [Command::Detach, Command::Status, Command::Break, Command::Help]);
+        assert_eq!(
+            commands,
+            [Command::Detach, Command::Status, Command::Break, Command::Wheel, Command::Help]
+        );
     }
 
     #[test]

@@ -12,9 +12,8 @@ use super::endpoint::{Kind, Sink, Source};
 use super::escape::Escape;
 use super::linger::Clock;
 use super::{
-    Ending, Error, Notices, Settings, Signals, Undelivered, WATCHERS, Watcher, Wish, timeout,
+    Ending, Error, Line, Notices, Settings, Signals, Undelivered, WATCHERS, Watcher, Wish, timeout,
 };
-use crate::console::Console;
 use crate::terminal::{self, RawMode};
 use crate::test_point;
 
@@ -42,7 +41,7 @@ pub(super) type Step<T = ()> = Result<T, Stop>;
 /// A session's bytes, and where they are.
 #[derive(Debug)]
 pub(super) struct Relay<'a> {
-    pub(super) console: &'a Console,
+    pub(super) line: Line<'a>,
     pub(super) raw: Option<&'a RawMode<'a>>,
     pub(super) notices: &'a mut Notices,
     pub(super) signals: &'a mut Signals,
@@ -61,6 +60,8 @@ pub(super) struct Relay<'a> {
     /// From the console, for the output.
     pub(super) printed: Buffer,
 
+    /// Whether the user knows that what they type goes nowhere.
+    pub(super) said_read_only: bool,
     /// The console's other end closed it: nothing more comes, nothing more goes.
     pub(super) hung_up: bool,
     /// No more comes from the input.
@@ -96,7 +97,7 @@ pub(super) const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 impl<'a> Relay<'a> {
     pub(super) fn new(
-        console: &'a Console,
+        line: Line<'a>,
         raw: Option<&'a RawMode<'a>>,
         notices: &'a mut Notices,
         signals: &'a mut Signals,
@@ -104,7 +105,7 @@ impl<'a> Relay<'a> {
         settings: &'a Settings<'a>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            console,
+            line,
             raw,
             notices,
             signals,
@@ -116,6 +117,7 @@ impl<'a> Relay<'a> {
             typed: Buffer::new(if raw.is_some() { TYPED_BUFFER } else { BUFFER }),
             output: Sink::new(io::stdout().as_fd()).map_err(Error::Stdout)?,
             printed: Buffer::new(BUFFER),
+            said_read_only: false,
             hung_up: false,
             input_ended: false,
             linger: Clock::new(settings.linger, settings.linger_max),
@@ -136,8 +138,8 @@ impl<'a> Relay<'a> {
         self
     }
 
-    /// Moves bytes until there is a reason to end.
-    pub(super) fn run(mut self) -> Result<Ending, Error> {
+    /// Moves bytes until there is a reason to end, and gives what was not delivered then.
+    pub(super) fn run(mut self) -> Result<(Ending, Undelivered), Error> {
         self.pass_window_size();
         test_point::reached("relay");
         let stop = loop {
@@ -147,7 +149,10 @@ impl<'a> Relay<'a> {
         };
         self.wind_up(&stop);
         match stop {
-            Stop::Ended(ending) => Ok(ending),
+            Stop::Ended(ending) => {
+                let (typed, printed) = (self.typed.contents(), self.printed.contents());
+                Ok((ending, Undelivered { typed, printed }))
+            }
             Stop::Failed(error) => Err(error),
         }
     }
@@ -186,7 +191,7 @@ impl<'a> Relay<'a> {
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
             entry(self.input.as_fd(), self.input_interest()),
             entry(self.output.as_fd(), self.output_interest()),
-            entry(self.console.as_fd(), self.console_interest()),
+            entry(self.line.as_fd(), self.line_interest()),
             entry(stderr.unwrap_or(signals), stderr.map(|_| PollFlags::OUT)),
             watched(0),
             watched(1),
@@ -254,6 +259,8 @@ impl<'a> Relay<'a> {
             Kind::Terminal if self.typed.room() == 0 => Some(PollFlags::empty()),
             // After a hang-up what is typed goes nowhere, but the escape key still works.
             Kind::Terminal => Some(PollFlags::IN),
+            // What is not read stays for whoever shares our input.
+            _ if !self.settings.typing.get() => None,
             _ if self.typed.room() == 0 || self.input_ended || self.hung_up => None,
             _ => Some(PollFlags::IN),
         }
@@ -267,7 +274,11 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn console_interest(&self) -> Option<PollFlags> {
+    fn line_interest(&self) -> Option<PollFlags> {
+        // Who passes a console on can have left while there is more to read than we have room for.
+        if self.line.console().is_none() && self.printed.room() == 0 {
+            return None;
+        }
         let mut events = PollFlags::empty();
         events.set(PollFlags::IN, self.printed.room() > 0);
         events.set(PollFlags::OUT, !self.typed.is_empty());

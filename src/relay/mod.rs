@@ -12,6 +12,7 @@ mod commands;
 mod endpoint;
 mod escape;
 mod event_loop;
+mod line;
 mod linger;
 mod notices;
 mod signals;
@@ -25,15 +26,15 @@ use std::time::Duration;
 
 use rustix::event::Timespec;
 
-use crate::console::Console;
 use crate::terminal::RawMode;
 
 pub(crate) use endpoint::Source;
 pub use escape::{EscapeKey, NotAnEscapeKey};
+pub use line::Line;
 pub use linger::Linger;
 pub use notices::Notices;
 pub use signals::{Obeyed, Signals};
-pub use watcher::{WATCHERS, Watcher, Wish};
+pub use watcher::{Nobody, WATCHERS, Watcher, Wish};
 
 /// How many bytes a relay has moved so far: still known when it has failed.
 #[derive(Debug, Default)]
@@ -76,6 +77,10 @@ pub struct Settings<'a> {
     pub linger: Option<Linger>,
     /// How long to stay after the end of input at most.
     pub linger_max: Option<Duration>,
+    /// Whether what is typed goes to the console. Otherwise nothing but the escape key works, and the end
+    /// of input is no reason to leave. Who only reads a console that is theirs can change that by the
+    /// escape key.
+    pub typing: &'a Cell<bool>,
     /// What to answer when the user asks how things stand: the console, and since when it is ours. The
     /// relay adds what it has moved.
     pub status_line: &'a dyn Fn() -> String,
@@ -89,6 +94,7 @@ impl fmt::Debug for Settings<'_> {
             .field("escape", &self.escape)
             .field("linger", &self.linger)
             .field("linger_max", &self.linger_max)
+            .field("typing", &self.typing)
             .finish_non_exhaustive()
     }
 }
@@ -100,7 +106,7 @@ pub enum Ending {
     Detached,
     /// The input ended, the console got all of it, and was quiet for as long as was wished.
     InputEnded,
-    /// The other end of the console closed it. All that was read from it was written to stdout.
+    /// The other end of the console closed it, or who passed it on to us. All that was read from it was written to stdout.
     HungUp,
     /// Who read our stdout left (`EPIPE`).
     ReaderGone,
@@ -112,6 +118,8 @@ pub enum Ending {
     Signal(i32),
     /// A watcher wished it: another drives from now on.
     HandedOver,
+    /// The user, who only watches, wants to drive.
+    Wheel,
 }
 
 /// Bytes that were read and not delivered when a relay ended.
@@ -153,15 +161,15 @@ pub enum Error {
 /// What `left` holds is delivered first. At the end both ways get another 200 ms to deliver what was
 /// read, and `notices` says how much was lost. A watcher that hands the console over gets it instead.
 pub fn run<'a>(
-    console: &'a Console,
+    line: Line<'a>,
     raw: Option<&'a RawMode<'a>>,
     notices: &'a mut Notices,
     signals: &'a mut Signals,
     watchers: [&'a mut dyn Watcher; WATCHERS],
     settings: &'a Settings<'a>,
     left: &Undelivered,
-) -> Result<Ending, Error> {
-    event_loop::Relay::new(console, raw, notices, signals, watchers, settings)?.take_up(left).run()
+) -> Result<(Ending, Undelivered), Error> {
+    event_loop::Relay::new(line, raw, notices, signals, watchers, settings)?.take_up(left).run()
 }
 
 /// `time` as poll wants it; more than it can count is for ever.

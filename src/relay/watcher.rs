@@ -23,6 +23,11 @@ pub trait Watcher: fmt::Debug {
         false
     }
 
+    /// What the user should know of it when they ask how things stand: lines, safe to show.
+    fn state(&self) -> Option<String> {
+        None
+    }
+
     /// Gets a copy of what the console printed, as it is read. It must not take its time.
     fn hears(&mut self, _printed: &[u8]) {}
 }
@@ -35,6 +40,24 @@ pub enum Wish {
     GoOn,
     /// To hand the console over: [`Watcher::hand_over`] comes next.
     HandOver,
+}
+
+/// Stands in where there is nothing more to wait for.
+#[derive(Debug)]
+pub struct Nobody;
+
+impl Watcher for Nobody {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
+
+    fn look(&mut self, _notices: &mut Notices) -> Wish {
+        Wish::GoOn
+    }
 }
 
 /// How many watchers a session can have.

@@ -59,8 +59,8 @@ impl Relay<'_> {
             }
         }
         // What the kernel still had it has thrown away by now, and what there is no room for cannot be
-        // waited for: a hang-up wakes poll again and again.
-        if ready.intersects(GONE) {
+        // waited for: a hang-up wakes poll again and again. A pipe keeps what is in it.
+        if ready.intersects(GONE) && self.line.console().is_some() {
             self.hang_up();
         }
         Ok(())
@@ -82,6 +82,7 @@ impl Relay<'_> {
             Ok(None) => return Ok(false),
             Ok(Some(0)) => return self.end_input().map(|()| false),
             Ok(Some(count)) if self.escape.is_some() => self.sort_out(&typed[..count])?,
+            Ok(Some(_)) if !self.settings.typing.get() => self.refuse_typing(),
             Ok(Some(count)) => self.typed.filled(count),
             Err(error) if self.is_terminal_gone(&error) => return self.end_input().map(|()| false),
             Err(error) => return Err(Error::Stdin(error).into()),
@@ -110,6 +111,7 @@ impl Relay<'_> {
     fn sort_out(&mut self, mut typed: &[u8]) -> Step {
         while let Some(piece) = self.escape.as_mut().and_then(|escape| escape.next(&mut typed)) {
             match piece {
+                Piece::Typed(_) if !self.settings.typing.get() => self.refuse_typing(),
                 Piece::Typed(bytes) => self.typed.push(bytes),
                 Piece::Command(command) => self.obey(command)?,
             }
@@ -122,7 +124,7 @@ impl Relay<'_> {
     /// Writes what the console takes now.
     pub(super) fn write_console(&mut self) -> Step {
         while !self.typed.is_empty() && !self.hung_up {
-            match retry_on_intr(|| write(self.console, self.typed.oldest())) {
+            match retry_on_intr(|| write(self.line, self.typed.oldest())) {
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(count) => {
                     self.typed.consume(count);
@@ -140,7 +142,7 @@ impl Relay<'_> {
         if self.printed.room() == 0 || self.hung_up {
             return Ok(false);
         }
-        match retry_on_intr(|| read(self.console, self.printed.free())) {
+        match retry_on_intr(|| read(self.line, self.printed.free())) {
             Ok(0) => self.hang_up(),
             Ok(count) => {
                 let new = &self.printed.free()[..count];
@@ -193,8 +195,8 @@ impl Relay<'_> {
     /// At the end: writes what was read, both ways, and says what is lost.
     pub(super) fn wind_up(&mut self, stop: &Stop) {
         use Stop::{Ended, Failed};
-        // Who drives by now has all that was left.
-        if matches!(stop, Ended(Ending::HandedOver)) {
+        // Who drives by now, or next, has all that was left.
+        if matches!(stop, Ended(Ending::HandedOver | Ending::Wheel)) {
             return;
         }
         let output_broken = matches!(
@@ -222,7 +224,7 @@ impl Relay<'_> {
 
     /// Waits until more can be written. False where there is nothing more to write.
     fn wait_for_room(&self, patience: Duration) -> bool {
-        let up = (!self.typed.is_empty()).then(|| self.console.as_fd());
+        let up = (!self.typed.is_empty()).then(|| self.line.as_fd());
         let down = (!self.printed.is_empty()).then(|| self.output.as_fd());
         let out = |fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT);
         let patience = timeout(patience);

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use super::place::Listener;
-use super::protocol::{Answer, Request, VERSION};
+use super::protocol::{Answer, Place, Request, VERSION};
 use super::visitor::Visitor;
 use crate::wire::{self, Peer};
 
@@ -56,13 +56,25 @@ pub enum Call {
         wire: OwnedFd,
         /// Who it is.
         visitor: Visitor,
+        /// Whether a driver is left alone.
+        polite: bool,
+    },
+    /// To watch.
+    Watch {
+        /// The line to them.
+        wire: OwnedFd,
+        /// Who it is.
+        visitor: Visitor,
+        /// The first byte that they have not seen.
+        from: Option<Place>,
     },
     /// Another user's process, which was turned away.
     Stranger(Peer),
 }
 
-/// What stands for the listener among the events.
+/// What stands for the listener among the events, and for what is looked at elsewhere.
 const LISTENER: u64 = 0;
+const ELSEWHERE: u64 = u64::MAX;
 
 impl Door {
     /// Opens it.
@@ -84,6 +96,12 @@ impl Door {
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
+    }
+
+    /// Makes [`Self::descriptor`] tell of what happens at another one as well.
+    pub fn tell_of(&self, other: impl AsFd) -> io::Result<()> {
+        let token = epoll::EventData::new_u64(ELSEWHERE);
+        Ok(epoll::add(&self.events, other, token, epoll::EventFlags::IN)?)
     }
 
     /// When to look in any case.
@@ -186,11 +204,15 @@ pub(crate) fn may_come(peer: Peer) -> bool {
 /// Hears what somebody wants. What cannot be understood is answered so, and nothing comes of it.
 pub(crate) fn understand(wire: OwnedFd, peer: Peer) -> Option<Call> {
     match wire::receive(&wire) {
-        Ok(Some((Request::Takeover { version: VERSION, about }, _))) => {
+        Ok(Some((Request::Takeover { version: VERSION, about, polite }, _))) => {
             let visitor = Visitor::at(peer, about)?;
-            Some(Call::Takeover { wire, visitor })
+            Some(Call::Takeover { wire, visitor, polite })
         }
-        Ok(Some((Request::Takeover { .. }, _))) => {
+        Ok(Some((Request::Watch { version: VERSION, about, from }, _))) => {
+            let visitor = Visitor::at(peer, about)?;
+            Some(Call::Watch { wire, visitor, from })
+        }
+        Ok(Some((Request::Takeover { .. } | Request::Watch { .. }, _))) => {
             refuse(&wire, &format!("this session speaks version {VERSION} of the protocol"));
             None
         }

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 use super::place::{self, Who};
-use super::protocol::{About, Answer, Request, VERSION};
+use super::protocol::{About, Answer, Place, Request, VERSION};
+use super::tape::{self, Tape};
 use crate::test_point;
 use crate::wire;
 
@@ -38,12 +39,25 @@ pub enum Outcome {
     Kept,
 }
 
-/// Gives the console away, and what was read and not delivered, to who is at the other end of `line`.
-pub fn give(line: impl AsFd, console: impl AsFd, typed: &[u8], printed: &[u8]) -> io::Result<()> {
+/// Gives the console away to who is at the other end of `line`: with what was read and not delivered,
+/// typed and printed, and with the tape for those who watch.
+pub fn give(
+    line: impl AsFd,
+    console: impl AsFd,
+    [typed, printed]: [&[u8]; 2],
+    tape: Option<&Tape>,
+) -> io::Result<()> {
     let mut file = File::from(memfd_create("vconsole", MemfdFlags::CLOEXEC)?);
     file.write_all(typed)?;
     file.write_all(printed)?;
-    let answer = Answer::Console { typed: typed.len() as u64, printed: printed.len() as u64 };
+    if let Some(tape) = tape {
+        file.write_all(&tape.all_from(tape.oldest()))?;
+    }
+    let answer = Answer::Console {
+        typed: typed.len() as u64,
+        printed: printed.len() as u64,
+        tape: tape.map(Tape::end),
+    };
     wire::send(line, &answer, &[console.as_fd(), file.as_fd()])
 }
 
@@ -82,6 +96,8 @@ pub struct Gift {
     pub typed: Vec<u8>,
     /// What it read from the console and did not show.
     pub printed: Vec<u8>,
+    /// What it kept for those who watch.
+    pub tape: Option<Tape>,
 }
 
 /// Why a console was not given to us.
@@ -104,21 +120,23 @@ pub enum Declined {
     GivenUp,
 }
 
-/// Asks the session that is process `pid` of user `uid`, or its guard, for its console. `give_up` is asked
-/// again and again meanwhile whether to go on.
+/// Asks the session that is process `pid` of user `uid`, or its guard, for its console: for so long, and
+/// if that is wished politely, so that a driver is left alone. `give_up` is asked again and again meanwhile
+/// whether to go on.
 pub fn ask(
     uid: u32,
     pid: i32,
     who: Who,
     about: About,
+    (patience, polite): (Duration, bool),
     give_up: &dyn Fn() -> bool,
 ) -> Result<Gift, Declined> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     if give_up() {
         return Err(Declined::GivenUp);
     }
     let line = place::call(uid, pid, who).map_err(Declined::Nobody)?;
-    let request = Request::Takeover { version: VERSION, about };
+    let request = Request::Takeover { version: VERSION, about, polite };
     wire::send(&line, &request, &[]).map_err(|_| Declined::Ended)?;
     test_point::reached("asked");
     loop {
@@ -133,14 +151,14 @@ pub fn ask(
             continue;
         }
         match wire::receive(&line) {
-            Ok(Some((Answer::Console { typed, printed, .. }, descriptors))) => {
-                return Gift::open(line, descriptors, typed, printed)
+            Ok(Some((Answer::Console { typed, printed, tape }, descriptors))) => {
+                return Gift::open(line, descriptors, [typed, printed], tape)
                     .map_err(|error| Declined::Refused(error.to_string()));
             }
             Ok(Some((Answer::Refused(why), _))) => return Err(Declined::Refused(why)),
             Err(Errno::AGAIN) => {}
             // Its guard says that it kept the console, when it died before it gave it.
-            Ok(Some((Answer::Kept, _)) | None) | Err(_) => return Err(Declined::Ended),
+            Ok(_) | Err(_) => return Err(Declined::Ended),
         }
     }
 }
@@ -149,8 +167,8 @@ impl Gift {
     fn open(
         line: OwnedFd,
         descriptors: Vec<OwnedFd>,
-        typed: u64,
-        printed: u64,
+        [typed, printed]: [u64; 2],
+        tape: Option<Place>,
     ) -> io::Result<Self> {
         let wrong = || io::Error::other("it sent something else than a console");
         let [console, file] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| wrong())?;
@@ -159,17 +177,29 @@ impl Gift {
         let length = typed.checked_add(printed).filter(|length| *length <= MOST_UNDELIVERED);
         let (true, Some(length)) = (regular, length) else { return Err(wrong()) };
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| wrong())?];
-        File::from(file).read_exact_at(&mut bytes, 0)?;
+        let file = File::from(file);
+        file.read_exact_at(&mut bytes, 0)?;
         let printed = bytes.split_off(usize::try_from(typed).map_err(|_| wrong())?);
-        Ok(Self { line, console, typed: bytes, printed })
+        let tape = tape.map(|end| wind_on(&file, length, end)).transpose()?;
+        Ok(Self { line, console, typed: bytes, printed, tape })
     }
 
-    /// The parts of it: the console, what says that we have everything, and the bytes for the console
-    /// and for the terminal.
+    /// The parts of it, but the tape: the console, what says that we have everything, and the bytes for
+    /// the console and for the terminal.
     #[must_use]
     pub fn into_parts(self) -> (OwnedFd, Receipt, Vec<u8>, Vec<u8>) {
         (self.console, Receipt(self.line), self.typed, self.printed)
     }
+}
+
+/// The tape in a file, from `start` on. It is none of a session's needs: where it is too long, its last
+/// bytes do.
+fn wind_on(file: &File, start: u64, end: Place) -> io::Result<Tape> {
+    let length = file.metadata()?.len().saturating_sub(start);
+    let kept = length.min(tape::LONG as u64);
+    let mut bytes = vec![0; usize::try_from(kept).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, start + (length - kept))?;
+    Ok(Tape::going_on(end, &bytes))
 }
 
 /// What the giver waits for. Dropped without [`Receipt::sign`] it tells them that we failed.

@@ -9,11 +9,15 @@
 //! no longer shuts that end for reading, so that no `done` can come any more (the kernel does both under
 //! one lock, `net/unix/af_unix.c`), and looks once more; if there is none, it says `kept` and goes on.
 //! Where a session dies its guard, which has the same end, does the same for it.
+//!
+//! Who wants to watch sends `watch`; the session answers `refused`, or `watching` with the read end of a
+//! pipe, that carries what the console prints and nothing else. What is to be known of it comes over the
+//! socket: `missed`, and at the end `ended`.
 
 use serde::{Deserialize, Serialize};
 
 /// The version that we speak. Another one is refused by its number: both sides then say what to do.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What somebody who comes says first, and when the console is theirs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,19 @@ pub enum Request {
         version: u32,
         /// What we say of ourselves.
         about: About,
+        /// Only from who reads and does not type: a driver is left alone.
+        #[serde(default)]
+        polite: bool,
+    },
+    /// I want to see what the console prints.
+    Watch {
+        /// The version that is spoken.
+        version: u32,
+        /// What we say of ourselves.
+        about: About,
+        /// The first byte that we have not seen, if we watched before. Otherwise the last 64 KiB come
+        /// first.
+        from: Option<Place>,
     },
     /// I have everything: the console is mine.
     Done,
@@ -39,7 +56,16 @@ pub struct About {
     pub reason: Option<String>,
 }
 
-/// What a session answers.
+/// A place in what a console printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which tape it is on. It passes from driver to driver, with the console.
+    pub reel: u64,
+    /// How many bytes come before it.
+    pub at: u64,
+}
+
+/// What a session answers, and what it says to those who watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -54,5 +80,40 @@ pub enum Answer {
         typed: u64,
         /// How many are for the terminal.
         printed: u64,
+        /// All the rest of the file is the tape for those who watch, which ends here.
+        tape: Option<Place>,
+    },
+    /// Here is the pipe; what is printed from this place on comes through it.
+    Watching {
+        /// The place of the first byte.
+        from: Place,
+    },
+    /// So many bytes were left out of the pipe: the viewer was too slow.
+    Missed(u64),
+    /// Nothing more comes through the pipe.
+    Ended {
+        /// Why.
+        why: Leave,
+        /// Up to here everything came, but for what was missed.
+        at: Place,
+        /// So many bytes were missed that were not told before.
+        missed: u64,
+    },
+}
+
+/// Why there is nothing more to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leave {
+    /// The driver left, and the console is free.
+    Left,
+    /// The console hung up.
+    HungUp,
+    /// Another session has it now.
+    TakenOver {
+        /// Its process.
+        pid: i32,
+        /// Its user.
+        uid: u32,
     },
 }

@@ -37,5 +37,6 @@ mod status_watch;
 mod suspects;
 mod takeover;
 mod users;
+mod viewers;
 mod wait;
 mod ways_out;

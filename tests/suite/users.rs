@@ -103,7 +103,7 @@ fn another_user_who_reaches_the_socket_is_turned_away_and_it_is_recorded() {
     }
     // By now it has all the descriptors that it needs.
     is_undisturbed(&guest, &session);
-    let request = br#"{"takeover":{"version":1,"about":{"host":null,"reason":"mine"}}}"#;
+    let request = br#"{"takeover":{"version":2,"about":{"host":null,"reason":"mine"}}}"#;
     let files = session.open_files().len();
     for _ in 0..3 {
         let answer = as_user(STRANGER, || {

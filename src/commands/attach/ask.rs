@@ -14,7 +14,7 @@ use rustix::termios::isatty;
 use signal_hook::consts::{SIGHUP, SIGTSTP};
 use signal_hook::low_level::emulate_default_handler;
 
-use super::gain::{busy, claim_now, find_again};
+use super::gain::{MakesWay, busy, claim_now, find_again};
 use super::wait::{Wait, Waited};
 use super::{LAST_WORDS, name_of};
 use crate::audit::{self, Event};
@@ -117,7 +117,8 @@ impl Offer<'_> {
         let options = cli::Attach { force: true, ..self.options.clone() };
         // The user may have thought about it for a while.
         let openers = find_again(&options, self.target)?;
-        let gained = claim_now(&options, self.target, &openers, seen, self.notices, self.signals)?;
+        let who = seen.map_or(MakesWay::AsAsked, MakesWay::Seen);
+        let gained = claim_now(&options, self.target, &openers, who, self.notices, self.signals)?;
         Ok(Waited::Claimed(Box::new(gained)))
     }
 

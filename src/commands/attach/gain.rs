@@ -11,6 +11,7 @@ use crate::cli;
 use crate::console::{NotAConsole, Target};
 use crate::process::{Openers, Process};
 use crate::relay::{Notices, Signals, Undelivered};
+use crate::session::Tape;
 
 /// A console that is ours.
 #[derive(Debug)]
@@ -19,10 +20,31 @@ pub(super) struct Gained {
     pub(super) guard: Guard,
     /// What the driver before us read and did not deliver.
     pub(super) left: Undelivered,
+    /// What it kept for those who watch.
+    pub(super) tape: Tape,
     /// Who that was, if we took over from a vconsole.
     pub(super) from: Option<String>,
     /// By which options, for the audit trail.
     pub(super) how: &'static str,
+}
+
+impl Gained {
+    fn new(claim: Claim, guard: Guard, how: &'static str) -> Self {
+        Self { claim, guard, left: Undelivered::default(), tape: Tape::new(), from: None, how }
+    }
+}
+
+/// Whose session makes way.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MakesWay<'a> {
+    /// By force one that was there before us; otherwise only who reads and does not type.
+    AsAsked,
+    /// By force this one.
+    Seen(&'a Process),
+    /// By force whoever has it.
+    Anybody,
+    /// Nobody's: we only want to read ourselves.
+    Nobody,
 }
 
 /// Claims the console: now, or when its user is content to wait, as soon as it is free; or asks which.
@@ -36,7 +58,7 @@ pub(super) fn gain(
     if let Some(limit) = options.wait {
         return Wait::new(options, target, limit, notices, signals)?.run();
     }
-    match claim_now(options, target, openers, None, notices, signals) {
+    match claim_now(options, target, openers, MakesWay::AsAsked, notices, signals) {
         Ok(gained) => Ok(Waited::Claimed(Box::new(gained))),
         Err(error) if options.ask && ask::can_ask() => {
             Offer { options, target, notices, signals }.make(busy(error)?)
@@ -46,41 +68,47 @@ pub(super) fn gain(
 }
 
 /// Claims the console, with a guard that knows what is done: by force also from other programs, and
-/// from another vconsole, if that was there before us, or is the one that was `seen` to have it.
+/// from the vconsole that has to make way.
 pub(super) fn claim_now(
     options: &cli::Attach,
     target: &Target,
     openers: &Openers,
-    seen: Option<&Process>,
+    who: MakesWay<'_>,
     notices: &mut Notices,
     signals: &mut Signals,
 ) -> anyhow::Result<Gained> {
     let guard = start_guard(notices);
     let user = User::new(notices, signals);
-    let request = request(options, target, &guard, &user);
-    let how = if options.force { "force" } else { options.wait.map_or("plain", |_| "wait") };
+    let force = options.force || matches!(who, MakesWay::Anybody);
+    let request = Request { force, ..request(options, target, &guard, &user) };
+    let how = if force { "force" } else { options.wait.map_or("plain", |_| "wait") };
     let refusal = match Claim::acquire(&request, openers) {
-        Ok(claim) => {
-            return Ok(Gained { claim, guard, left: Undelivered::default(), from: None, how });
-        }
+        Ok(claim) => return Ok(Gained::new(claim, guard, how)),
         Err(refusal) => refusal,
     };
-    let session = match seen {
-        Some(seen) => refusal.any_session().filter(|session| session.is(seen)),
-        None => refusal.session(),
+    let session = match who {
+        MakesWay::Nobody => None,
+        MakesWay::AsAsked if force => refusal.session(),
+        MakesWay::AsAsked | MakesWay::Anybody => refusal.any_session(),
+        MakesWay::Seen(seen) => refusal.any_session().filter(|session| session.is(seen)),
     };
-    let Some(holder) = session.filter(|_| options.force) else {
-        return Err(refusal.into());
-    };
-    if let Some((mut claim, left)) = take_over(&request, options.reason.as_deref(), holder)? {
-        // Beside a vconsole there can be root's programs that ask for no lock.
-        if let Err(refusal) = claim.evict_the_rest(&request) {
-            user.hears(&format!("{refusal}: what it reads is lost to you"));
+    let Some(holder) = session else { return Err(refusal.into()) };
+    match take_over(&request, options.reason.as_deref(), holder) {
+        Ok(Some((mut claim, left, tape))) => {
+            // Beside a vconsole there can be root's programs that ask for no lock.
+            if force && let Err(refusal) = claim.evict_the_rest(&request) {
+                user.hears(&format!("{refusal}: what it reads is lost to you"));
+            }
+            let (from, tape) = (Some(holder.to_string()), tape.unwrap_or_default());
+            return Ok(Gained { claim, guard, left, tape, from, how });
         }
-        return Ok(Gained { claim, guard, left, from: Some(holder.to_string()), how });
+        Ok(None) => {}
+        // Who is asked politely and drives is in the way as before.
+        Err(Refusal::Kept { .. }) if !force => return Err(refusal.into()),
+        Err(other) => return Err(other.into()),
     }
     let claim = Claim::acquire(&request, &Openers::of(target.device()))?;
-    Ok(Gained { claim, guard, left: Undelivered::default(), from: None, how })
+    Ok(Gained::new(claim, guard, how))
 }
 
 /// That somebody has the console. Any other error stays one.
@@ -137,7 +165,7 @@ impl Asker for User<'_> {
     }
 }
 
-fn start_guard(notices: &mut Notices) -> Guard {
+pub(super) fn start_guard(notices: &mut Notices) -> Guard {
     let (guard, started) = Guard::start();
     if let Err(error) = started {
         notices.say(format_args!(

@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 use crate::claim::{Claim, Inheritance, Refusal, Request};
 use crate::process::Process;
 use crate::relay::Undelivered;
+use crate::session::Tape;
 use crate::session::handover::{Declined, Gift, PATIENCE, ask};
 use crate::session::place::Who;
 use crate::session::protocol::About;
@@ -17,33 +18,42 @@ use crate::test_point;
 /// How long lies between two calls of a session that has no socket yet.
 const BETWEEN_CALLS: Duration = Duration::from_millis(20);
 
-/// Takes the console over from `holder`, whose claim stands in the way. Nothing: it ended meanwhile, and
-/// the claim has to be tried again.
+/// How long who reads and does not type may take to make room. A driver who is stopped shall not keep
+/// others waiting for the news that it is busy.
+const COURTESY: Duration = Duration::from_secs(1);
+
+/// Takes the console over from `holder`, whose claim stands in the way: without force only where it
+/// reads and does not type. Nothing: it ended meanwhile, and the claim has to be tried again.
 pub(super) fn take_over(
     request: &Request<'_>,
     reason: Option<&str>,
     holder: &Process,
-) -> Result<Option<(Claim, Undelivered)>, Refusal> {
+) -> Result<Option<(Claim, Undelivered, Option<Tape>)>, Refusal> {
     let kept = |why: &str| Refusal::Kept {
         console: request.target.to_string(),
         holder: Box::new(holder.clone()),
         why: why.to_owned(),
     };
     let given_up = || Refusal::GivenUp { console: request.target.to_string() };
-    let Some(uid) = holder.uid.filter(|uid| geteuid().is_root() || *uid == geteuid().as_raw())
-    else {
+    let Some(uid) = within_reach(holder) else {
         return Err(kept("it is another user's: root can take it over"));
     };
     let request = Request { heir_of: Some(holder.pid), ..*request };
     // What cannot be had is refused while the other session still goes on.
-    let inheritance = Inheritance::prepare(&request)?;
-    let about = About { host: host(), reason: reason.map(str::to_owned) };
-    let visit = Visit { request: &request, holder, uid, about };
-    let gift = match visit.ask_session() {
-        Err(Declined::Silent) => visit.ask_guard(),
-        answered => answered,
+    let inheritance = match Inheritance::prepare(&request) {
+        Err(refusal) if !request.force => return Err(kept(&refusal.to_string())),
+        prepared => prepared?,
     };
-    let gift = match gift {
+    let visit = Visit { request: &request, holder, uid, about: about(reason) };
+    let gift = if request.force {
+        match visit.ask_session() {
+            Err(Declined::Silent) => visit.ask_guard(),
+            answered => answered,
+        }
+    } else {
+        visit.ask_politely()
+    };
+    let mut gift = match gift {
         Ok(gift) => gift,
         Err(Declined::GivenUp) => return Err(given_up()),
         Err(Declined::Ended) => return Ok(None),
@@ -51,6 +61,7 @@ pub(super) fn take_over(
         Err(declined) => return Err(kept(&declined.to_string())),
     };
     test_point::reached("given-to-us");
+    let tape = gift.tape.take();
     let (console, receipt, typed, printed) = gift.into_parts();
     let too_late = || kept("it waited too long for us to take it: try again");
     if receipt.is_void() {
@@ -68,7 +79,7 @@ pub(super) fn take_over(
         return Err(too_late());
     }
     test_point::reached("signed");
-    Ok(Some((borrowed.keep(&request)?, Undelivered { typed, printed })))
+    Ok(Some((borrowed.keep(&request)?, Undelivered { typed, printed }, tape)))
 }
 
 /// What it takes to ask a session for its console.
@@ -94,6 +105,13 @@ impl Visit<'_> {
         self.ask_patiently(Who::Guard, self.holder.guard().as_ref())
     }
 
+    /// Asks a session that reads and does not type, of which nothing is known yet.
+    fn ask_politely(&self) -> Result<Gift, Declined> {
+        let (pid, about) = (self.holder.pid, self.about.clone());
+        let give_up = || self.request.asker.gives_up();
+        ask(self.uid, pid, Who::Session, about, (COURTESY, true), &give_up)
+    }
+
     /// Who has no socket yet, or too many callers, is called again.
     fn ask_patiently(&self, who: Who, wake: Option<&Process>) -> Result<Gift, Declined> {
         let give_up = || {
@@ -102,7 +120,14 @@ impl Visit<'_> {
         };
         let until = Instant::now() + PATIENCE;
         loop {
-            match ask(self.uid, self.holder.pid, who, self.about.clone(), &give_up) {
+            match ask(
+                self.uid,
+                self.holder.pid,
+                who,
+                self.about.clone(),
+                (PATIENCE, false),
+                &give_up,
+            ) {
                 Err(Declined::Nobody(_)) if Instant::now() < until => thread::sleep(BETWEEN_CALLS),
                 Err(Declined::Nobody(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(Declined::Silent);
@@ -113,8 +138,18 @@ impl Visit<'_> {
     }
 }
 
-fn is_alive(process: &Process) -> bool {
+pub(super) fn is_alive(process: &Process) -> bool {
     matches!(Process::find(process.pid), crate::process::Presence::Alive(now) if now.started == process.started)
+}
+
+/// The user of a session that talks to us: it is ours, or we are root.
+pub(super) fn within_reach(holder: &Process) -> Option<u32> {
+    holder.uid.filter(|uid| geteuid().is_root() || *uid == geteuid().as_raw())
+}
+
+/// What we say of ourselves.
+pub(super) fn about(reason: Option<&str>) -> About {
+    About { host: host(), reason: reason.map(str::to_owned) }
 }
 
 /// The host that we are logged in from. Our own environment may say anything, and it is passed on as

@@ -1,5 +1,6 @@
-//! Those who come to a session, to drive instead.
+//! Those who come to a session, to drive instead or to watch.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -11,11 +12,12 @@ use crate::audit::{self, Event};
 use crate::claim::Claim;
 use crate::claim::guard::Guard;
 use crate::process::Process;
-use crate::relay::{Notices, Undelivered, Watcher, Wish};
+use crate::relay::{Ending, Notices, Undelivered, Watcher, Wish};
 use crate::session::door::refuse;
 use crate::session::handover::{self, Outcome};
 use crate::session::place::{Listener, Site, Who};
-use crate::session::{Call, Door, Visitor};
+use crate::session::protocol::{Leave, Place as Seen};
+use crate::session::{Call, Door, Gallery, Tape, Visitor};
 use crate::test_point;
 
 /// A session's visitors. Without a socket nobody comes.
@@ -23,17 +25,33 @@ use crate::test_point;
 pub(super) struct Visitors<'a> {
     claim: &'a Claim,
     guard: &'a Guard,
+    rules: Rules<'a>,
     door: Option<Door>,
     /// Where the guard answers if we do not.
     side_door: Option<Listener>,
     /// All names of the sockets of both.
     paths: Vec<PathBuf>,
+    /// Those who watch.
+    gallery: Option<Gallery>,
+    /// What they are told at the end.
+    leave: Leave,
     /// Those who want to drive instead, the first first.
     candidates: VecDeque<Candidate>,
     /// Those who asked, and then did not take it.
     fickle: VecDeque<Process>,
     /// Who drives instead.
     successor: Option<Visitor>,
+    /// The place of the first byte that was not shown when we handed it over.
+    seen: Option<Seen>,
+}
+
+/// What visitors may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    /// Nobody may watch.
+    pub(super) private: bool,
+    /// Whether the session types. Otherwise whoever wants to drive is let do so.
+    pub(super) typing: &'a Cell<bool>,
 }
 
 /// So many of those who did not take the console are remembered.
@@ -90,8 +108,14 @@ fn remove_all(sockets: &[PathBuf]) {
 }
 
 impl<'a> Visitors<'a> {
-    /// Makes the session's sockets.
-    pub(super) fn admit(claim: &'a Claim, guard: &'a Guard, notices: &mut Notices) -> Self {
+    /// Makes the session's sockets. Those who watch get what is on `tape`.
+    pub(super) fn admit(
+        claim: &'a Claim,
+        guard: &'a Guard,
+        rules: Rules<'a>,
+        tape: Tape,
+        notices: &mut Notices,
+    ) -> Self {
         let (door, side_door, paths) = match open_doors(guard) {
             Ok((door, side_door, paths)) => (Some(door), Some(side_door), paths),
             Err(error) => {
@@ -99,9 +123,25 @@ impl<'a> Visitors<'a> {
                 (None, None, Vec::new())
             }
         };
-        let (candidates, fickle) = (VecDeque::new(), VecDeque::new());
-        let successor = None;
-        Self { claim, guard, door, side_door, paths, candidates, fickle, successor }
+        let gallery = door.as_ref().and_then(|door| {
+            let gallery = Gallery::open(tape).ok()?;
+            door.tell_of(gallery.descriptor()).ok()?;
+            Some(gallery)
+        });
+        Self {
+            claim,
+            guard,
+            rules,
+            door,
+            side_door,
+            paths,
+            gallery,
+            leave: Leave::Left,
+            candidates: VecDeque::new(),
+            fickle: VecDeque::new(),
+            successor: None,
+            seen: None,
+        }
     }
 
     /// The side door once more, for a new guard.
@@ -117,12 +157,16 @@ impl<'a> Visitors<'a> {
 
     fn receive(&mut self, call: Call, notices: &mut Notices) {
         match call {
-            Call::Takeover { wire, visitor } if self.is_fickle(&visitor) => {
+            Call::Takeover { wire, polite: true, .. } if self.rules.typing.get() => {
+                refuse(&wire, "it drives");
+            }
+            Call::Takeover { wire, visitor, .. } if self.is_fickle(&visitor) => {
                 refuse(&wire, "you asked before, and did not take it");
             }
-            Call::Takeover { wire: line, visitor } => {
+            Call::Takeover { wire: line, visitor, .. } => {
                 self.candidates.push_back(Candidate { line, visitor, came: Instant::now() });
             }
+            Call::Watch { wire, visitor, from } => self.seat(wire, visitor, from, notices),
             Call::Stranger(peer) => {
                 let peer = format!("pid {} of uid {}", peer.pid, peer.uid);
                 let console = self.claim.console().to_string();
@@ -130,6 +174,47 @@ impl<'a> Visitors<'a> {
                 notices.say(format_args!("turned away another user: {peer}"));
             }
         }
+    }
+
+    /// Lets somebody watch, or says why not.
+    fn seat(&mut self, wire: OwnedFd, who: Visitor, from: Option<Seen>, notices: &mut Notices) {
+        let (console, by) = (self.claim.console().to_string(), who.to_string());
+        let seated = match &mut self.gallery {
+            Some(gallery) if !self.rules.private => gallery.seat(wire, who, from),
+            _ => Err((wire, "it lets nobody watch".to_owned())),
+        };
+        match seated {
+            Ok(()) => {
+                audit::record(&console, &Event::Watched { by: &by });
+                notices.say(format_args!("watched by {by}"));
+            }
+            Err((wire, why)) => {
+                audit::record(&console, &Event::WatchRefused { by: &by, why: &why });
+                notices.say(format_args!("did not let watch, since {why}: {by}"));
+                refuse(&wire, &why);
+            }
+        }
+    }
+
+    /// Those who watch, and what they are to be told at the end: by somebody else from now on.
+    pub(super) fn take_gallery(&mut self, ending: Ending) -> Option<(Gallery, Leave)> {
+        let leave = if ending == Ending::HungUp { Leave::HungUp } else { self.leave };
+        Some((self.gallery.take()?, leave))
+    }
+
+    /// The place of the first byte that was not shown, when we handed the console over.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        self.seen
+    }
+
+    /// Notes who drives now, and where our user was.
+    fn note_heir(&mut self, heir: Visitor, left: &Undelivered) {
+        let (pid, uid) = (heir.process.pid, heir.process.uid.unwrap_or_default());
+        self.leave = Leave::TakenOver { pid, uid };
+        let end = self.gallery.as_ref().map(|gallery| gallery.tape().end());
+        let not_shown = left.printed.len() as u64;
+        self.seen = end.map(|end| Seen { at: end.at.saturating_sub(not_shown), ..end });
+        self.successor = Some(heir);
     }
 
     /// Whoever waits for nobody's answer would keep the console from moving, again and again.
@@ -144,7 +229,9 @@ impl<'a> Visitors<'a> {
         // Whatever becomes of us, nothing of it is given back: that is for the guard, who will know.
         self.claim.give_away();
         test_point::reached("handing-over");
-        let given = handover::give(line, self.claim.console(), &left.typed, &left.printed);
+        let tape = self.gallery.as_ref().map(Gallery::tape);
+        let left = [&left.typed[..], &left.printed];
+        let given = handover::give(line, self.claim.console(), left, tape);
         test_point::reached("given");
         let outcome = given.map_or_else(|_| handover::settle(line), |()| handover::outcome(line));
         test_point::reached("settled");
@@ -153,18 +240,21 @@ impl<'a> Visitors<'a> {
 }
 
 impl Drop for Visitors<'_> {
-    /// Nobody is left standing at the door.
+    /// Nobody is left standing at the door, and those who watch learn that it is over.
     fn drop(&mut self) {
         let late = self.door.take().map_or_else(Vec::new, Door::close).into_iter();
         let late = late.filter_map(|call| match call {
             Call::Takeover { wire, .. } => Some(wire),
-            Call::Stranger(_) => None,
+            Call::Watch { .. } | Call::Stranger(_) => None,
         });
         let waiting = std::mem::take(&mut self.candidates).into_iter().map(|it| it.line);
         if let Some(winner) = &self.successor {
             waiting.chain(late).for_each(|wire| {
                 refuse(&wire, &format!("{winner} took it over at the same moment"));
             });
+        }
+        if let Some(gallery) = self.gallery.take() {
+            gallery.close(self.leave);
         }
         remove_all(&self.paths);
     }
@@ -177,12 +267,17 @@ impl Watcher for Visitors<'_> {
 
     fn next_look(&self) -> Option<Instant> {
         let next = self.candidates.front().map(|candidate| candidate.came);
-        next.or_else(|| self.door.as_ref().and_then(Door::next_look))
+        let door = self.door.as_ref().and_then(Door::next_look);
+        let gallery = self.gallery.as_ref().and_then(Gallery::next_look);
+        next.or_else(|| [door, gallery].into_iter().flatten().min())
     }
 
     fn look(&mut self, notices: &mut Notices) -> Wish {
         for call in self.door.as_mut().map_or_else(Vec::new, Door::look) {
             self.receive(call, notices);
+        }
+        for gone in self.gallery.as_mut().map_or_else(Vec::new, Gallery::look) {
+            notices.say(format_args!("watched no more by {gone}"));
         }
         // Who asked and left has not asked.
         self.candidates.retain(|candidate| handover::is_waiting(&candidate.line));
@@ -196,7 +291,7 @@ impl Watcher for Visitors<'_> {
         match self.give(&line, left) {
             Outcome::Taken => {
                 self.guard.tell_handed_over();
-                self.successor = Some(visitor);
+                self.note_heir(visitor, left);
                 true
             }
             Outcome::Kept => {
@@ -207,10 +302,22 @@ impl Watcher for Visitors<'_> {
                 self.fickle.push_front(visitor.process);
                 let candidates = std::mem::take(&mut self.candidates);
                 for Candidate { line, visitor, .. } in candidates {
-                    self.receive(Call::Takeover { wire: line, visitor }, notices);
+                    self.receive(Call::Takeover { wire: line, visitor, polite: false }, notices);
                 }
                 false
             }
+        }
+    }
+
+    fn state(&self) -> Option<String> {
+        let watching = self.gallery.iter().flat_map(Gallery::viewers);
+        let lines: Vec<_> = watching.map(|viewer| format!("watched by {viewer}")).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    fn hears(&mut self, printed: &[u8]) {
+        if let Some(gallery) = &mut self.gallery {
+            gallery.hears(printed);
         }
     }
 }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::gain::{Gained, User, busy, claim_now, find_again, request};
+use super::gain::{Gained, MakesWay, User, busy, claim_now, find_again, request};
 use super::name_of;
 use crate::audit::{self, Event};
 use crate::claim::guard::Guard;
@@ -46,6 +46,9 @@ const COURTESY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_m
 /// No more often than so, whatever wakes us.
 const REST: Duration = Duration::from_millis(50);
 
+/// A session that did not make way is not asked again sooner.
+const RETICENCE: Duration = Duration::from_secs(2);
+
 /// Waits for one console.
 pub(super) struct Wait<'a> {
     options: &'a cli::Attach,
@@ -63,6 +66,8 @@ pub(super) struct Wait<'a> {
     forced: Option<String>,
     free_since: Option<Instant>,
     pause: Duration,
+    /// The session that was last asked to make way.
+    asked: Option<(i32, Instant)>,
 }
 
 impl<'a> Wait<'a> {
@@ -87,6 +92,7 @@ impl<'a> Wait<'a> {
             forced: None,
             free_since: None,
             pause: BETWEEN_LOOKS.0,
+            asked: None,
         })
     }
 
@@ -127,15 +133,19 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Claims the console if nobody is in the way, and nobody ahead wants it; by force, from who is in
-    /// the way.
+    /// Claims the console if nobody is in the way, or only who makes way, and nobody ahead wants it; by
+    /// force, from who is in the way.
     fn attempt(&mut self, openers: &Openers, ahead: usize) -> anyhow::Result<Option<Gained>> {
         match self.look(openers) {
             Ok(()) => self.forced = None,
             Err(refusal) if self.may_force(&refusal) => {
                 self.forced = Some(in_the_way(&refusal));
                 self.said.clear();
-                return self.claim(openers, refusal.any_session());
+                let seen = refusal.any_session();
+                return self.claim(openers, seen.map_or(MakesWay::AsAsked, MakesWay::Seen));
+            }
+            Err(refusal) if ahead == 0 && self.may_be_asked(&refusal) => {
+                return self.claim(openers, MakesWay::AsAsked);
             }
             Err(refusal) => return Err(refusal.into()),
         }
@@ -143,7 +153,7 @@ impl<'a> Wait<'a> {
         if free_since.elapsed() < courtesy(ahead) {
             return Ok(None);
         }
-        self.claim(openers, None)
+        self.claim(openers, MakesWay::AsAsked)
     }
 
     /// Whether somebody can be seen in the way, whatever force would do about it.
@@ -161,11 +171,7 @@ impl<'a> Wait<'a> {
         self.options.force && refusal.is_busy() && !in_turn && !refused
     }
 
-    fn claim(
-        &mut self,
-        openers: &Openers,
-        seen: Option<&Process>,
-    ) -> anyhow::Result<Option<Gained>> {
+    fn claim(&mut self, openers: &Openers, who: MakesWay<'_>) -> anyhow::Result<Option<Gained>> {
         if !terminal::in_foreground() {
             // A claim in the background would be that of a stopped process: its user has to come first.
             self.notices.say(format_args!("{} can be had: use fg", self.target));
@@ -174,10 +180,23 @@ impl<'a> Wait<'a> {
             return Ok(None);
         }
         let claimed =
-            claim_now(self.options, self.target, openers, seen, self.notices, self.signals);
+            claim_now(self.options, self.target, openers, who, self.notices, self.signals);
         // What our own attempt did to the locks is no news.
         self.forget_events();
         claimed.map(Some)
+    }
+
+    /// Whether a session has the console that makes way where it only reads, and was not asked of late.
+    fn may_be_asked(&mut self, refusal: &Refusal) -> bool {
+        let holder =
+            refusal.any_session().filter(|_| !self.options.force && terminal::in_foreground());
+        let Some(holder) = holder else { return false };
+        let asked =
+            self.asked.is_some_and(|(pid, at)| pid == holder.pid && at.elapsed() < RETICENCE);
+        if !asked {
+            self.asked = Some((holder.pid, Instant::now()));
+        }
+        !asked
     }
 
     /// Says who is in the way, if that is new, and watches for their end.

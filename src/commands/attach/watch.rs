@@ -15,7 +15,8 @@ use crate::terminal::RawMode;
 #[derive(Debug)]
 pub(super) struct GuardWatch<'a> {
     guard: &'a Guard,
-    claim: &'a Claim,
+    /// What is ours. Who only watches has none.
+    claim: Option<&'a Claim>,
     raw: Option<&'a RawMode<'a>>,
     side_door: Option<SideDoor>,
     wire: Option<OwnedFd>,
@@ -29,7 +30,7 @@ const MANY: (usize, Duration) = (3, Duration::from_secs(10));
 impl<'a> GuardWatch<'a> {
     pub(super) fn new(
         guard: &'a Guard,
-        claim: &'a Claim,
+        claim: Option<&'a Claim>,
         raw: Option<&'a RawMode<'a>>,
         side_door: Option<SideDoor>,
     ) -> Self {
@@ -53,7 +54,7 @@ impl<'a> GuardWatch<'a> {
         }
         self.restarts.push_back(now);
         self.guard.restart()?;
-        self.claim.tell_again(self.guard);
+        self.claim.iter().for_each(|claim| claim.tell_again(self.guard));
         self.raw.iter().for_each(|raw| raw.tell_again());
         self.side_door.iter().for_each(|side_door| side_door.tell(self.guard));
         self.wire = self.guard.wire();
@@ -77,7 +78,14 @@ impl Watcher for GuardWatch<'_> {
             Ok(()) => notices.say("the guard was killed: there is a new one"),
             Err(error) => {
                 self.wire = None;
-                self.claim.do_without_flag();
+                let Some(claim) = self.claim else {
+                    notices.say(format_args!(
+                        "the guard was killed, and there is no other ({error}): if this session is \
+                         killed, nobody gives the terminal back"
+                    ));
+                    return Wish::GoOn;
+                };
+                claim.do_without_flag();
                 notices.say(format_args!(
                     "the guard was killed, and there is no other ({error}): going on without the \
                      exclusive flag, and if this session is killed, nobody gives the terminal and \

@@ -91,8 +91,12 @@ const ATTACH: &[Section] = &[
             ),
             Item(". or q", "Detach."),
             Item("?", "Show help."),
-            Item("s", "Show the state of the session."),
+            Item("s", "Show the state of the session, and who watches it."),
             Item("b", "Send a break. A PTY carries none."),
+            Item(
+                "f",
+                "Take the wheel: who only watches drives from then on, whoever did before, as with --force.",
+            ),
             Item("the escape key", "Send the escape key itself."),
         ],
     ),
@@ -131,6 +135,26 @@ const ATTACH: &[Section] = &[
             ),
             Text(
                 "The last part of a path is a lock's name under the convention of UUCP, and two devices can share it. A holder that has another device of that name open, and not this one, is not in the way.",
+            ),
+        ],
+    ),
+    (
+        "WATCHING",
+        &[
+            Text(
+                "With --read-only nothing is typed, and the end of input is no reason to leave. Any number may watch a session of the same user, and root everybody's: they see what its driver sees, beginning with the last 64 KiB. Its user is told who comes and who leaves, sees who watches with the escape key and s, and forbids it with --private.",
+            ),
+            Item(
+                "who cannot keep up",
+                "Nobody who watches holds the driver up. Each gets at most 1 MB/s, all together 16 MB/s, and the last 512 KiB are kept for those who are behind; a line says how many bytes they missed. A console that prints less than 100 KB/s loses nothing of that (up to 160 who watch). Who watches runs at the lowest priority.",
+            ),
+            Item(
+                "after a takeover",
+                "They watch the next driver, and go on at the byte at which they were. With --stay the former driver watches as well.",
+            ),
+            Item(
+                "without a driver",
+                "When the driver leaves, or where there is none, one of those who watch claims the console and reads it, and the others watch that one. Whoever comes to drive gets it from there, without --force.",
             ),
         ],
     ),
@@ -175,8 +199,8 @@ const ATTACH: &[Section] = &[
                 "What happens to consoles is sent to the system's log (/dev/log, facility authpriv) where there is one. Each line names the console, the user, their terminal and the host that they say they are logged in from, and begins with one of these:",
             ),
             Item(
-                "event=attached how=plain|wait|force",
-                "The session drives the console; with reason= if --reason was given.",
+                "event=attached how=plain|wait|force|read-only",
+                "The session has the console, and drives it unless it is read-only; with reason= if --reason was given.",
             ),
             Item("event=took-over from=", "The same, and that session drove it before."),
             Item("event=refused why=", "It was not let in."),
@@ -184,6 +208,15 @@ const ATTACH: &[Section] = &[
             Item(
                 "event=waited end= seconds=",
                 "A wait has ended: the console was got, the time limit passed, a signal came.",
+            ),
+            Item(
+                "event=watches whom=",
+                "The session watches that one; with reason= if --reason was given.",
+            ),
+            Item("event=watched by=", "That one watches the session."),
+            Item(
+                "event=watch-refused by= why=",
+                "That one wanted to watch the session, and may not.",
             ),
             Item("event=evicted whom= how=", "A program was made to let go of it."),
             Item(
@@ -239,8 +272,8 @@ const ATTACH: &[Section] = &[
             Example("vconsole attach --escape ^A /dev/pts/5"),
             Text("Ask a guest something in a script, and get its answer:"),
             Example("printf 'uptime\\r' | vconsole attach --quiet /dev/pts/5 > answer"),
-            Text("Log a console until it hangs up, typing nothing:"),
-            Example("vconsole attach --linger forever /dev/ttyS0 < /dev/null >> console.log"),
+            Text("Log a console until it hangs up, typing nothing, also while somebody drives it:"),
+            Example("vconsole attach --read-only /dev/ttyS0 >> console.log"),
         ],
     ),
     (

@@ -29,7 +29,7 @@ fn comes_to(door: &Path) -> Option<OwnedFd> {
     Some(line)
 }
 
-const TAKEOVER: &str = r#"{"takeover":{"version":1,"about":{"host":null,"reason":null}}}"#;
+const TAKEOVER: &str = r#"{"takeover":{"version":2,"about":{"host":null,"reason":null}}}"#;
 const WRONG_VERSION: &str = r#"{"takeover":{"version":7,"about":{"host":null,"reason":null}}}"#;
 
 /// Comes and misbehaves, in another way each time. Gives the line where it stays.

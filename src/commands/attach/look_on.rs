@@ -1,0 +1,137 @@
+//! Coming by a place from which a console is watched: in the gallery of who drives it, or where nobody
+//! does, at the console itself.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Role;
+use super::gain::{MakesWay, User, claim_now, find_again, request};
+use super::takeover::{about, is_alive, within_reach};
+use super::view::View;
+use crate::claim::Refusal;
+use crate::claim::guard::Guard;
+use crate::cli;
+use crate::console::Target;
+use crate::exit_status::ExitStatus;
+use crate::process::{Presence, Process};
+use crate::relay::{Notices, Signals};
+use crate::session::Seat;
+use crate::session::handover::{Declined, PATIENCE};
+use crate::session::protocol::Place;
+
+/// How long we go on when sessions come and go at the same moment.
+const ALL_TOGETHER: Duration = Duration::from_secs(5);
+/// How long lies between two looks. Many may look at once, when their driver left: each a little later
+/// than the other.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// Finds a place to watch from. What was printed before `from` was seen already.
+pub(super) fn look_on(
+    options: &cli::Attach,
+    target: &Target,
+    from: Option<Place>,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Role> {
+    let until = Instant::now() + ALL_TOGETHER;
+    let odd = Duration::from_millis(u64::from(Process::own_pid().unsigned_abs() % 31));
+    loop {
+        if let Some(signal) = signals.obey()?.ending {
+            return Ok(Role::Out(ExitStatus::Signal(signal)));
+        }
+        let refusal = match claim_to_read(options, target, notices, signals) {
+            Ok(gained) => return Ok(gained),
+            Err(error) => error.downcast::<Refusal>()?,
+        };
+        let again = match refusal.any_session() {
+            Some(holder) => match sit_down(options, target, holder, from) {
+                Ok(view) => return Ok(Role::Watch(Box::new(view))),
+                Err(Declined::Nobody(_) | Declined::Ended) => true,
+                Err(declined) => return Err(unwatched(target, holder, &declined).into()),
+            },
+            None => passes_by_itself(&refusal),
+        };
+        if !again || Instant::now() >= until {
+            return Err(refusal.into());
+        }
+        thread::sleep(BETWEEN_LOOKS + odd);
+    }
+}
+
+/// Whether a refusal is of the moment: others want it as well, or a guard still clears up after a session
+/// that was killed.
+fn passes_by_itself(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Contended { .. } => true,
+        Refusal::Flock { by, .. } | Refusal::Exclusive { by, .. } => {
+            by.0.iter().any(Process::is_guard)
+        }
+        _ => false,
+    }
+}
+
+/// Claims the console, if nobody is in the way: then we read it ourselves.
+fn claim_to_read(
+    options: &cli::Attach,
+    target: &Target,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Role> {
+    let openers = find_again(options, target)?;
+    {
+        // The look costs nothing, and touches nothing.
+        let user = User::new(notices, signals);
+        request(options, target, &Guard::none(), &user).look(&openers)?;
+    }
+    let mut gained = claim_now(options, target, &openers, MakesWay::Nobody, notices, signals)?;
+    gained.how = "read-only";
+    Ok(Role::Drive { gained: Box::new(gained), typing: false })
+}
+
+/// Sits down in the gallery of the session that has the console.
+fn sit_down(
+    options: &cli::Attach,
+    target: &Target,
+    holder: &Process,
+    from: Option<Place>,
+) -> Result<View, Declined> {
+    let Some(uid) = within_reach(holder) else {
+        return Err(Declined::Refused("it is another user's, root can watch it".to_owned()));
+    };
+    let about = about(options.reason.as_deref());
+    let seat = Seat::ask(uid, holder.pid, about, from)?;
+    Ok(View::new(seat, holder.clone(), target))
+}
+
+/// Follows the console to the session that has just taken it over, and may have no socket yet. Nothing:
+/// it is not there any more.
+pub(super) fn follow(
+    options: &cli::Attach,
+    target: &Target,
+    (pid, uid): (i32, u32),
+    from: Option<Place>,
+) -> Result<Option<View>, Refusal> {
+    let until = Instant::now() + PATIENCE;
+    let Presence::Alive(mut driver) = Process::find(pid) else { return Ok(None) };
+    driver.uid = Some(uid);
+    loop {
+        match sit_down(options, target, &driver, from) {
+            Ok(view) => return Ok(Some(view)),
+            Err(Declined::Nobody(_) | Declined::Ended) => {
+                if Instant::now() >= until || !is_alive(&driver) {
+                    return Ok(None);
+                }
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            Err(declined) => return Err(unwatched(target, &driver, &declined)),
+        }
+    }
+}
+
+fn unwatched(target: &Target, holder: &Process, declined: &Declined) -> Refusal {
+    Refusal::Unwatched {
+        console: target.to_string(),
+        holder: Box::new(holder.clone()),
+        why: declined.to_string(),
+    }
+}

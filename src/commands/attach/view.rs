@@ -1,0 +1,304 @@
+//! Watching a console that another session drives.
+//!
+//! Those who watch must never cost the driver a processor. A priority is a thread's on Linux, and who is
+//! no longer to wait for others cannot take it back (setpriority(2)): so the watching is done by a thread
+//! of its own, and who takes the wheel after it drives as fast as ever.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant, SystemTime};
+use std::{io, panic, thread};
+
+use anyhow::Context as _;
+use rustix::termios::isatty;
+
+use super::gain::{Gained, MakesWay, claim_now, find_again, start_guard};
+use super::look_on::{follow, look_on};
+use super::watch::GuardWatch;
+use super::{LAST_WORDS, Role, exit_status, last_words, record_end};
+use crate::audit::{self, Event};
+use crate::claim::Refusal;
+use crate::claim::guard::Guard;
+use crate::cli;
+use crate::commands;
+use crate::console::{NotAConsole, Target};
+use crate::printable::local_time;
+use crate::process::Process;
+use crate::relay::{
+    self, Ending, Line, Nobody, Notices, Settings, Signals, Traffic, Undelivered, Watcher, Wish,
+};
+use crate::session::Seat;
+use crate::session::protocol::{Leave, Place};
+use crate::session::seat::Word;
+use crate::terminal::RawMode;
+use crate::wire;
+
+/// The lowest priority (setpriority(2)).
+const LOWEST: i32 = 19;
+/// How long the last bytes and words of a session may take that has given its console to us.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A console that another session drives, as we see it.
+#[derive(Debug)]
+pub(super) struct View {
+    seat: Seat,
+    driver: Process,
+    console: String,
+    /// What came and was not shown yet.
+    left: Vec<u8>,
+    /// The last word of the session that we watch.
+    last: Option<Word>,
+    traffic: Traffic,
+}
+
+/// How watching ended.
+enum Seen {
+    /// We leave.
+    Ended(Ending, Traffic),
+    /// Our user wants to drive.
+    Wheel(View),
+    /// The driver left. What came before this place was seen.
+    Alone(Option<Place>),
+}
+
+/// Watches, and gives what comes after it.
+pub(super) fn watch(
+    options: &cli::Attach,
+    target: &Target,
+    view: View,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Role> {
+    let (whom, reason) = (view.driver.to_string(), options.reason.as_deref());
+    audit::record(&target.to_string(), &Event::Watches { whom: &whom, reason });
+    // There is nothing to put right but the terminal.
+    let guard = if isatty(io::stdin()) { start_guard(notices) } else { Guard::none() };
+    let seen = thread::scope(|scope| {
+        let (notices, signals) = (&mut *notices, &mut *signals);
+        let watching = scope.spawn(move || {
+            let _ = rustix::process::setpriority_process(None, LOWEST);
+            watch_one_after_another(options, target, view, &guard, notices, signals)
+        });
+        watching.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
+    })?;
+    match seen {
+        Seen::Ended(ending, traffic) => Ok(leave(target, ending, &traffic, notices)),
+        Seen::Wheel(view) => take_the_wheel(options, target, view, notices, signals),
+        Seen::Alone(from) => match look_on(options, target, from, notices, signals) {
+            Err(error) if error.is::<NotAConsole>() => {
+                Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
+            }
+            role => role,
+        },
+    }
+}
+
+fn leave(target: &Target, ending: Ending, traffic: &Traffic, notices: &mut Notices) -> Role {
+    let why = last_words(ending, None, target);
+    record_end(target, &why, traffic);
+    notices.say(why);
+    notices.flush(LAST_WORDS);
+    Role::Out(exit_status(ending))
+}
+
+/// Watches whoever drives, and after a takeover whoever drives then.
+fn watch_one_after_another(
+    options: &cli::Attach,
+    target: &Target,
+    mut view: View,
+    guard: &Guard,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Seen> {
+    let raw = RawMode::enter(guard).context("cannot set the terminal raw")?;
+    loop {
+        let ending = view.show(options, guard, raw.as_ref(), notices, signals)?;
+        match ending {
+            Ending::Wheel => return Ok(Seen::Wheel(view)),
+            Ending::HungUp => {}
+            other => return Ok(Seen::Ended(other, view.traffic)),
+        }
+        match view.last_word(notices) {
+            Word::Ended { why: Leave::HungUp, .. } => {
+                return Ok(Seen::Ended(Ending::HungUp, view.traffic));
+            }
+            Word::Ended { why: Leave::TakenOver { pid, uid }, at, .. } => {
+                match follow(options, target, (pid, uid), Some(at))? {
+                    Some(next) => view = next,
+                    None => return Ok(Seen::Alone(Some(at))),
+                }
+            }
+            Word::Ended { why: Leave::Left, at, .. } => {
+                notices.say(format_args!("{} left {target}", view.driver));
+                return Ok(Seen::Alone(Some(at)));
+            }
+            Word::Gone | Word::Missed(_) => {
+                notices.say(format_args!(
+                    "{} ended without a word: what it read last may be missing",
+                    view.driver
+                ));
+                return Ok(Seen::Alone(Some(view.seat.from())));
+            }
+        }
+    }
+}
+
+/// Takes the console over from whoever drives. Where that cannot be, goes on watching.
+fn take_the_wheel(
+    options: &cli::Attach,
+    target: &Target,
+    mut view: View,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Role> {
+    let gained = find_again(options, target).map_err(anyhow::Error::new).and_then(|openers| {
+        claim_now(options, target, &openers, MakesWay::Anybody, notices, signals)
+    });
+    match gained {
+        Ok(mut gained) => {
+            gained.left.printed = view.what_was_not_shown(&gained, notices);
+            Ok(Role::Drive { gained: Box::new(gained), typing: true })
+        }
+        Err(error) if error.downcast_ref().is_some_and(Refusal::is_busy) => {
+            commands::explain(&error, notices);
+            Ok(Role::Watch(Box::new(view)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl View {
+    pub(super) fn new(seat: Seat, driver: Process, target: &Target) -> Self {
+        let (console, traffic) = (target.to_string(), Traffic::default());
+        Self { seat, driver, console, left: Vec::new(), last: None, traffic }
+    }
+
+    /// Shows what comes, until there is a reason to end.
+    fn show(
+        &mut self,
+        options: &cli::Attach,
+        guard: &Guard,
+        raw: Option<&RawMode<'_>>,
+        notices: &mut Notices,
+        signals: &mut Signals,
+    ) -> anyhow::Result<Ending> {
+        notices.say(self.introduction(options, raw.is_some()));
+        let left = Undelivered { typed: Vec::new(), printed: std::mem::take(&mut self.left) };
+        let since = SystemTime::now();
+        let state = || format!("{}, watched since {}", self.what_is_seen(), local_time(since));
+        let settings = Settings {
+            escape: options.escape,
+            linger: None,
+            linger_max: None,
+            typing: &Cell::new(false),
+            status_line: &state,
+            traffic: &self.traffic,
+        };
+        let mut guard_watch = GuardWatch::new(guard, None, raw, None);
+        guard_watch.see_that_it_is_up(notices);
+        let mut words = Words { seat: &self.seat, last: self.last };
+        let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut words, &mut Nobody];
+        let line = Line::Feed(self.seat.feed());
+        let (ending, left) = relay::run(line, raw, notices, signals, watchers, &settings, &left)?;
+        self.last = words.last;
+        self.left = left.printed;
+        Ok(ending)
+    }
+
+    fn introduction(&self, options: &cli::Attach, on_terminal: bool) -> String {
+        let what = self.what_is_seen();
+        match options.escape.byte() {
+            Some(_) if on_terminal => {
+                let key = options.escape;
+                format!("watching {what}; {key} then . leaves, {key} then f takes the wheel")
+            }
+            _ => format!("watching {what}"),
+        }
+    }
+
+    fn what_is_seen(&self) -> String {
+        format!("{}, held by {}", self.console, self.driver)
+    }
+
+    /// The last word of a session, which has closed its pipe.
+    fn last_word(&mut self, notices: &mut Notices) -> Word {
+        let until = Instant::now() + PATIENCE;
+        while !matches!(self.last, Some(Word::Ended { .. } | Word::Gone)) {
+            if !wire::wait(self.seat.wire(), Some(until)) {
+                return Word::Gone;
+            }
+            let mut words = Words { seat: &self.seat, last: self.last };
+            let _ = words.look(notices);
+            self.last = words.last;
+        }
+        self.last.unwrap_or(Word::Gone)
+    }
+
+    /// When the console is ours: all that was printed and that we have not shown. The session that gave
+    /// it to us has closed the pipe, and said up to where it was filled.
+    fn what_was_not_shown(&mut self, gained: &Gained, notices: &mut Notices) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.left);
+        read_to_the_end(self.seat.feed(), &mut bytes);
+        let end = gained.tape.end();
+        if let Word::Ended { at, .. } = self.last_word(notices)
+            && at.reel == end.reel
+        {
+            let oldest = gained.tape.oldest();
+            tell_what_was_missed(oldest.saturating_sub(at.at), notices);
+            bytes.extend(gained.tape.all_from(at.at.max(oldest)));
+        }
+        bytes
+    }
+}
+
+/// Reads a pipe until whoever fills it closes it.
+fn read_to_the_end(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>) {
+    let until = Instant::now() + PATIENCE;
+    let Ok(mut pipe) = pipe.try_clone_to_owned().map(File::from) else { return };
+    while wire::wait(&pipe, Some(until)) {
+        let mut piece = [0; 4096];
+        match pipe.read(&mut piece) {
+            Ok(0) => return,
+            Ok(count) => bytes.extend(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn tell_what_was_missed(bytes: u64, notices: &mut Notices) {
+    if bytes > 0 {
+        notices.answer(format_args!("missed {bytes} bytes: they came faster than they were shown"));
+    }
+}
+
+/// Hears what the session says to those who watch it.
+#[derive(Debug)]
+struct Words<'a> {
+    seat: &'a Seat,
+    last: Option<Word>,
+}
+
+impl Watcher for Words<'_> {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let over = matches!(self.last, Some(Word::Ended { .. } | Word::Gone));
+        (!over).then(|| self.seat.wire())
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
+
+    fn look(&mut self, notices: &mut Notices) -> Wish {
+        while self.descriptor().is_some() {
+            let Some(word) = self.seat.word() else { break };
+            self.last = Some(word);
+            if let Word::Missed(bytes) | Word::Ended { missed: bytes, .. } = word {
+                tell_what_was_missed(bytes, notices);
+            }
+        }
+        Wish::GoOn
+    }
+}

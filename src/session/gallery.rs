@@ -1,0 +1,255 @@
+//! Those who watch a session: they see what its driver sees, and never hold it up.
+//!
+//! Each is no more than a place on the tape, and a pipe. What a pipe does not take stays on the tape; who
+//! falls off its end is told how much was missed. There is a limit to what one gets, and to what all get
+//! together.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::{Errno, retry_on_intr, write};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Resource, getrlimit};
+
+use super::Visitor;
+use super::protocol::{Answer, Leave, Place, Request};
+use super::tape::{LONG, SHORT, Tape};
+use crate::wire;
+
+/// The pipes are filled no more often than so.
+const TICK: Duration = Duration::from_millis(20);
+/// One viewer gets so many bytes at a tick, which is 1 MB/s.
+const FOR_ONE: usize = 20_000;
+/// All together so many, which is 16 MB/s.
+const FOR_ALL: usize = 320_000;
+/// Who misses something again and again is told no more often than so.
+const BETWEEN_WORDS: Duration = Duration::from_secs(1);
+/// So many descriptors are for other things than viewers, who need two each.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// Those who watch a session.
+#[derive(Debug)]
+pub struct Gallery {
+    tape: Tape,
+    viewers: BTreeMap<u64, Viewer>,
+    next: u64,
+    /// Of the viewers' ends.
+    events: OwnedFd,
+    /// From when on the pipes may be filled again.
+    feed_at: Instant,
+}
+
+#[derive(Debug)]
+struct Viewer {
+    who: Visitor,
+    wire: OwnedFd,
+    pipe: OwnedFd,
+    /// The next byte for the pipe.
+    at: u64,
+    /// The pipe takes no more for now.
+    full: bool,
+    /// So many bytes were missed and it was not told.
+    missed: u64,
+    /// From when on it may be told.
+    tell_at: Instant,
+}
+
+/// What happens at a viewer's two ends, as numbers among the events.
+const ENDS: u64 = 2;
+
+impl Gallery {
+    /// An empty one, that goes on with a tape.
+    pub fn open(tape: Tape) -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { tape, viewers: BTreeMap::new(), next: 0, events, feed_at: Instant::now() })
+    }
+
+    /// What the console printed.
+    pub fn hears(&mut self, printed: &[u8]) {
+        self.tape.record(printed);
+    }
+
+    /// The tape, for who drives next.
+    #[must_use]
+    pub fn tape(&self) -> &Tape {
+        &self.tape
+    }
+
+    /// Those who watch now.
+    pub fn viewers(&self) -> impl Iterator<Item = &Visitor> {
+        self.viewers.values().map(|viewer| &viewer.who)
+    }
+
+    /// Lets somebody watch. Gives why not, in a sentence for them.
+    pub fn seat(
+        &mut self,
+        wire: OwnedFd,
+        who: Visitor,
+        from: Option<Place>,
+    ) -> Result<(), (OwnedFd, String)> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = limit.saturating_sub(OTHER_DESCRIPTORS) / ENDS;
+        if self.viewers.len() as u64 >= most {
+            return Err((wire, format!("{most} watch already")));
+        }
+        let (theirs, pipe) = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
+            Ok(pipe) => pipe,
+            Err(error) => return Err((wire, format!("there is no pipe: {error}"))),
+        };
+        self.tape.keep(LONG);
+        let end = self.tape.end();
+        let (at, missed) = match from {
+            Some(from) if from.reel == end.reel && from.at <= end.at => {
+                let at = from.at.max(self.tape.oldest());
+                (at, at - from.at)
+            }
+            // Of another tape nothing is known: all of this one is news.
+            Some(_) => (self.tape.oldest(), 0),
+            None => (self.tape.oldest().max(end.at.saturating_sub(SHORT as u64)), 0),
+        };
+        let answer = Answer::Watching { from: Place { at, ..end } };
+        let told = wire::send(&wire, &answer, &[theirs.as_fd()]);
+        let (wire_token, pipe_token) = (self.next * ENDS, self.next * ENDS + 1);
+        let listen = |fd: &OwnedFd, token, flags| {
+            epoll::add(&self.events, fd, epoll::EventData::new_u64(token), flags)
+        };
+        let listening = listen(&wire, wire_token, epoll::EventFlags::IN)
+            .and_then(|()| listen(&pipe, pipe_token, epoll::EventFlags::empty()));
+        if let Err(error) = told.and_then(|()| Ok(listening?)) {
+            return Err((wire, error.to_string()));
+        }
+        let viewer = Viewer { who, wire, pipe, at, full: false, missed, tell_at: Instant::now() };
+        self.viewers.insert(self.next, viewer);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// What becomes readable when a viewer leaves, or takes more.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// When to look in any case: while there is more for somebody who takes it.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Instant> {
+        let behind =
+            self.viewers.values().any(|viewer| !viewer.full && viewer.at < self.tape.end().at);
+        let feed = behind.then_some(self.feed_at);
+        let words = self.viewers.values().filter_map(Viewer::word_due);
+        words.chain(feed).min()
+    }
+
+    /// Fills the pipes, as far as their time has come. Gives those who have left.
+    pub fn look(&mut self) -> Vec<Visitor> {
+        if self.viewers.is_empty() {
+            return Vec::new();
+        }
+        let mut gone = self.hear();
+        let now = Instant::now();
+        if self.feed_at <= now {
+            self.feed_at = now + TICK;
+            let budget = FOR_ONE.min(FOR_ALL / self.viewers.len());
+            for (number, viewer) in &mut self.viewers {
+                match viewer.feed(&self.tape, budget) {
+                    Ok(was_full) if was_full == viewer.full => {}
+                    Ok(_) => viewer.listen(&self.events, *number),
+                    Err(_) => gone.push(*number),
+                }
+                viewer.tell_what_it_missed(now);
+            }
+        }
+        let gone =
+            gone.into_iter().filter_map(|number| self.viewers.remove(&number)).collect::<Vec<_>>();
+        if self.viewers.is_empty() {
+            self.tape.keep(SHORT);
+        }
+        gone.into_iter().map(|viewer| viewer.who).collect()
+    }
+
+    /// Sees which pipes take more, and who has left. Nothing is ever said by a viewer.
+    fn hear(&mut self) -> Vec<u64> {
+        let mut events = Vec::with_capacity(64);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = epoll::wait(&self.events, spare_capacity(&mut events), Some(&at_once));
+        let mut gone = Vec::new();
+        for event in events {
+            let (token, flags) = (event.data.u64(), event.flags);
+            let Some(viewer) = self.viewers.get_mut(&(token / ENDS)) else { continue };
+            if token % ENDS == 1 && flags == epoll::EventFlags::OUT {
+                viewer.full = false;
+                viewer.listen(&self.events, token / ENDS);
+            } else if token % ENDS == 1
+                || !matches!(wire::receive::<Request>(&viewer.wire), Err(Errno::AGAIN))
+            {
+                gone.push(token / ENDS);
+            }
+        }
+        gone
+    }
+
+    /// Ends it: everybody gets what their pipe still takes, and is told why. Where another session goes
+    /// on with the tape they have time to get it there.
+    pub fn close(mut self, why: Leave) {
+        let end = self.tape.end();
+        for viewer in self.viewers.values_mut() {
+            if !matches!(why, Leave::TakenOver { .. }) {
+                // There is no next time: all of the tape has room in it then, if the system permits.
+                let _ = fcntl_setpipe_size(&viewer.pipe, LONG);
+                viewer.full = false;
+                let _ = viewer.feed(&self.tape, LONG);
+                viewer.missed += end.at - viewer.at;
+                viewer.at = end.at;
+            }
+            let at = Place { at: viewer.at, ..end };
+            let ended = Answer::Ended { why, at, missed: viewer.missed };
+            let _ = wire::send(&viewer.wire, &ended, &[]);
+        }
+    }
+}
+
+impl Viewer {
+    /// Writes what the pipe takes, `budget` bytes at most. An error: nobody reads it any more.
+    fn feed(&mut self, tape: &Tape, mut budget: usize) -> io::Result<bool> {
+        let was_full = self.full;
+        while !self.full && budget > 0 && self.at < tape.end().at {
+            let missed = tape.oldest().saturating_sub(self.at);
+            self.missed += missed;
+            self.at += missed;
+            let piece = tape.from(self.at, budget);
+            let count = match retry_on_intr(|| write(&self.pipe, piece)) {
+                Ok(count) => count,
+                Err(Errno::AGAIN) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            self.full = count < piece.len();
+            self.at += count as u64;
+            budget -= count;
+        }
+        Ok(was_full)
+    }
+
+    /// Waits for room in the pipe, where there is none.
+    fn listen(&self, events: &OwnedFd, number: u64) {
+        let flags = if self.full { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
+        let token = epoll::EventData::new_u64(number * ENDS + 1);
+        let _ = epoll::modify(events, &self.pipe, token, flags);
+    }
+
+    fn word_due(&self) -> Option<Instant> {
+        (self.missed > 0).then_some(self.tell_at)
+    }
+
+    fn tell_what_it_missed(&mut self, now: Instant) {
+        if self.word_due().is_some_and(|due| due <= now) {
+            self.tell_at = now + BETWEEN_WORDS;
+            if wire::send(&self.wire, &Answer::Missed(self.missed), &[]).is_ok() {
+                self.missed = 0;
+            }
+        }
+    }
+}

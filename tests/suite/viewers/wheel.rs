@@ -1,0 +1,175 @@
+//! From viewer to driver and back.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::super::harness::{Guest, Locks, Terminal, Vconsole, rounds, until};
+use super::{leaves, viewer, watches};
+
+/// It is no flood, of which nobody is promised to see everything.
+const PACE: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_viewer_takes_the_wheel() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shown");
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let other = watches(&guest, &locks);
+    let heir = viewer(&guest, &locks).stdout_to(&file).on(&desk);
+    desk.shows("watching");
+    let mut said = String::new();
+    let mut say = |number: usize| {
+        write!(said, "{number} ").unwrap();
+        guest.say(format!("{number} "));
+    };
+    (0..100).for_each(&mut say);
+    desk.types("ignored\x1df");
+    let mut number = 100;
+    while !desk.screen_so_far().contains("connected to") {
+        say(number);
+        number += 1;
+        std::thread::sleep(PACE);
+    }
+    assert_eq!(driver.wait(), 4);
+    driver.stderr().hears(format!("taken over by vconsole (pid {}, ", heir.pid()));
+    desk.types("uptime\r");
+    guest.hears_exactly("uptime\r");
+    guest.say("end");
+    said += "end";
+    other.stdout().hears_exactly(&said);
+    until("all is shown", || fs::read_to_string(&file).unwrap().ends_with("end"));
+    assert!(fs::read_to_string(&file).unwrap() == said, "every byte once");
+    let nice = fs::read_to_string(format!("/proc/{}/stat", heir.pid())).unwrap();
+    let nice = nice.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap();
+    assert_eq!(nice, "0", "who drives has the priority of any other");
+    desk.types("\x1d.");
+    assert_eq!(heir.wait(), 0);
+}
+
+#[test]
+fn a_viewer_takes_the_wheel_from_a_driver_who_is_stopped() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let heir = viewer(&guest, &locks).on(&desk);
+    desk.shows("watching");
+    driver.signal(Signal::STOP);
+    driver.is_stopped();
+    desk.types("\x1df");
+    desk.shows("connected to");
+    until("the driver has ended", || driver.has_ended());
+    desk.types("x");
+    guest.hears_exactly("x");
+    guest.say("hello");
+    desk.shows("hello");
+    desk.types("\x1d.");
+    assert_eq!(heir.wait(), 0);
+    locks.become_empty();
+}
+
+#[test]
+fn of_two_viewers_who_want_the_wheel_one_gets_it_and_the_other_watches_on() {
+    for _ in 0..rounds(3) {
+        let (guest, locks, desks) = (Guest::new(), Locks::new(), [(); 2].map(|()| Terminal::new()));
+        let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let both = desks.each_ref().map(|desk| {
+            let session = viewer(&guest, &locks).on(desk);
+            desk.shows("watching");
+            session
+        });
+        for desk in &desks {
+            desk.types("\x1df");
+        }
+        assert_eq!(driver.wait(), 4);
+        until("one of them drives, for whatever came before", || {
+            let shows = |it: &Terminal, what: &str| it.screen_so_far().matches(what).count();
+            let watches = |it: &Terminal| shows(it, "watching") > 1;
+            let holds = |it: &Terminal| shows(it, "connected to") > 0;
+            (holds(&desks[0]) && watches(&desks[1]))
+                || (holds(&desks[1]) && watches(&desks[0]))
+                || both.iter().any(|it| it.has_ended())
+        });
+        guest.say("for both");
+        for desk in &desks {
+            desk.shows("for both");
+        }
+    }
+}
+
+#[test]
+fn who_stays_watches_who_took_over_and_may_take_it_back() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let settings = desk.settings();
+    let old = Vconsole::attach(&guest).arg("--stay").locks(&locks).attached_on(&desk);
+    let new = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    desk.shows(format!("taken over by vconsole (pid {}, ", new.pid()));
+    desk.shows("watching");
+    guest.say("hello");
+    new.stdout().hears("hello");
+    desk.shows("hello");
+    desk.types("x");
+    desk.shows("read-only: nothing is typed");
+    desk.clear();
+    desk.types("\x1df");
+    desk.shows("connected to");
+    assert_eq!(new.wait(), 4);
+    desk.types("y");
+    guest.hears_exactly("y");
+    desk.types("\x1d.");
+    assert_eq!(old.wait(), 0);
+    assert_eq!(desk.settings(), settings);
+}
+
+#[test]
+fn who_stays_where_nobody_may_watch_ends_with_4() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).arg("--stay").locks(&locks).attached_to_pipes();
+    let new = Vconsole::attach(&guest).args(["--force", "--private"]).locks(&locks);
+    let new = new.attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    leaves(&new);
+}
+
+#[test]
+fn viewers_follow_a_chain_of_takeovers_and_miss_no_byte() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewers = [(); 3].map(|()| watches(&guest, &locks));
+    let staying = Vconsole::attach(&guest).args(["--stay", "--force"]).locks(&locks);
+    let staying = staying.attached_to_pipes();
+    assert_eq!(driver.wait(), 4);
+    let (mut said, mut number) = (String::new(), 0);
+    let mut driver = None;
+    for _ in 0..rounds(20) {
+        // One of them is not there for a while.
+        viewers[0].signal(Signal::STOP);
+        let next = Vconsole::attach(&guest).arg("--force").locks(&locks).piped();
+        while !String::from_utf8_lossy(&next.stderr().so_far()).contains("connected") {
+            let line = format!("{number} ");
+            guest.say(&line);
+            said += &line;
+            number += 1;
+            std::thread::sleep(PACE);
+        }
+        viewers[0].signal(Signal::CONT);
+        if let Some(before) = driver.replace(next) {
+            assert_eq!(before.wait(), 4);
+        }
+    }
+    guest.say("end");
+    said += "end";
+    for viewer in viewers.iter().chain([&staying]) {
+        let over = viewer
+            .stdout()
+            .wait_for_or_end("the end", |shown| shown.ends_with(b"end").then_some(()));
+        assert!(over.is_some(), "{}", String::from_utf8_lossy(&viewer.stderr().to_the_end()));
+        viewer.stdout().hears("end");
+        let shown = String::from_utf8(viewer.stdout().so_far()).unwrap();
+        assert!(shown == said, "{} of {} bytes", shown.len(), said.len());
+        assert!(!String::from_utf8_lossy(&viewer.stderr().so_far()).contains("missed"));
+    }
+    viewers.iter().for_each(leaves);
+}
