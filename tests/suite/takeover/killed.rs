@@ -157,6 +157,7 @@ impl Scene {
             session.signal(Signal::TERM);
             assert_eq!(session.wait(), 143);
         }
+        self.wakes_all();
         self.guards.iter().for_each(|guard| is_done(guard.pid()));
         // Nobody could put right what a session left that was killed together with its own guard: its
         // locks are dead, for the next one to reclaim, and the flag may stay, which `--force` clears. A
@@ -179,10 +180,19 @@ impl Scene {
         is_as_new(&self.guest, &self.locks);
     }
 
+    /// Continues who came to the point just when the pause was over.
+    fn wakes_all(&self) {
+        let all = PARTS.map(|part| self.process(part));
+        for process in all.into_iter().filter(|process| process.is_stopped_now()) {
+            process.signal(Signal::CONT);
+        }
+    }
+
     /// Waits until the newcomer drives, or has ended.
     fn newcomer_drives(&self) -> bool {
         let mut drives = false;
         until("the newcomer drives, or has ended", || {
+            self.wakes_all();
             drives = String::from_utf8_lossy(&self.new.stderr().so_far()).contains("connected");
             drives || self.new.has_ended()
         });
