@@ -109,6 +109,13 @@ impl Process {
         Some((process, stat.state))
     }
 
+    /// Whether it was there so long after the machine started, as far as the kernel's clock ticks tell.
+    #[must_use]
+    pub fn was_there(&self, since_start: Duration) -> bool {
+        let then = BOOT_TIME.checked_add(since_start + TICKS);
+        self.started.is_none_or(|started| then.is_some_and(|then| started <= then))
+    }
+
     /// When a process started, from the ticks that its `stat` says.
     fn started(start: u64) -> Option<SystemTime> {
         BOOT_TIME.checked_add(ticks(start))
@@ -368,6 +375,9 @@ static BOOT_TIME: LazyLock<SystemTime> = LazyLock::new(|| {
     let up = Duration::try_from(up).unwrap_or_default();
     SystemTime::now().checked_sub(up).unwrap_or(SystemTime::UNIX_EPOCH)
 });
+
+/// A few of the kernel's clock ticks, which are 10 ms, and what reading two clocks takes.
+const TICKS: Duration = Duration::from_millis(50);
 
 /// A length of time in the kernel's clock ticks (`USER_HZ`).
 fn ticks(count: u64) -> Duration {

@@ -56,18 +56,26 @@ impl Prepared {
     }
 }
 
-impl Directory {
-    /// Opens the directories that `place` means, the main one first, or says which one cannot be
-    /// opened and why.
-    pub(super) fn open_all(place: &LockPlace) -> Result<Vec<Self>, (PathBuf, io::Error)> {
-        let path = match place {
-            LockPlace::Directory(path) => path.clone(),
-            LockPlace::Auto => {
+impl LockPlace {
+    /// The lock directory, whether it is there or not.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Directory(path) => path.clone(),
+            Self::Auto => {
                 let candidates = BUILT_IN.map_or(SYSTEM.to_vec(), |built_in| vec![built_in]);
                 let found = candidates.iter().find(|path| Path::new(path).is_dir());
                 PathBuf::from(found.unwrap_or(&candidates[0]))
             }
-        };
+        }
+    }
+}
+
+impl Directory {
+    /// Opens the directories that `place` means, the main one first, or says which one cannot be
+    /// opened and why.
+    pub(super) fn open_all(place: &LockPlace) -> Result<Vec<Self>, (PathBuf, io::Error)> {
+        let path = place.path();
         let main = Self::open(&path).map_err(|error| (path, error))?;
         let lockdev = main.lockdev();
         Ok([Some(main), lockdev].into_iter().flatten().collect())

@@ -4,18 +4,18 @@
 //! Each who waits has an abstract unix socket, named by the console and the time of coming. It is gone
 //! with its process, however that ends, and `/proc/net/unix` shows it to everybody.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
 use crate::console::{Kind, Target};
 use crate::process::{Presence, Process};
+use crate::wire::Peer;
 
 /// So many can connect to one socket, which never accepts.
 const BACKLOG: i32 = 128;
@@ -29,17 +29,19 @@ pub struct Place {
     queue: String,
     ticket: String,
     _socket: OwnedFd,
-    ahead: Option<Ahead>,
-    /// The processes that were ahead at any time.
-    predecessors: BTreeSet<i32>,
+    /// Those ahead who are what they say, the nearest first.
+    ahead: Vec<Ahead>,
+    /// The processes that were ahead at any time, by number and start.
+    predecessors: Vec<(i32, Option<SystemTime>)>,
 }
 
-/// Who is right ahead.
+/// Somebody ahead.
 #[derive(Debug)]
 struct Ahead {
     ticket: String,
     /// It hangs up when that one leaves.
     wire: OwnedFd,
+    peer: Peer,
 }
 
 impl Place {
@@ -51,7 +53,8 @@ impl Place {
         let socket = new_socket()?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(format!("{queue}{ticket}").as_bytes())?)?;
         listen(&socket, BACKLOG)?;
-        Ok(Self { queue, ticket, _socket: socket, ahead: None, predecessors: BTreeSet::new() })
+        let (ahead, predecessors) = (Vec::new(), Vec::new());
+        Ok(Self { queue, ticket, _socket: socket, ahead, predecessors })
     }
 
     /// Looks who is ahead, and how many they are.
@@ -62,50 +65,49 @@ impl Place {
         tickets.sort();
         tickets.reverse();
         tickets.truncate(MOST);
-        self.predecessors.extend(tickets.iter().filter_map(|ticket| pid_in(ticket)));
-        let known = self.ahead.take();
-        while let Some(ticket) = tickets.first() {
-            self.ahead = match &known {
-                Some(known) if known.ticket == *ticket => known.copy(),
-                _ => self.connect(ticket),
-            };
-            if self.ahead.is_some() {
-                break;
+        let mut known = std::mem::take(&mut self.ahead);
+        for ticket in tickets {
+            let before = known.iter().position(|it| it.ticket == ticket);
+            let ahead = before.map(|at| known.swap_remove(at)).or_else(|| self.connect(ticket));
+            // Nobody has two places.
+            if let Some(ahead) = ahead
+                && self.ahead.iter().all(|nearer| nearer.peer != ahead.peer)
+            {
+                self.ahead.push(ahead);
             }
-            tickets.remove(0);
         }
-        tickets.len()
+        self.ahead.len()
     }
 
     /// Whether this process was ahead once: if it has the console now, it was its turn.
     #[must_use]
     pub fn was_ahead(&self, process: &Process) -> bool {
-        self.predecessors.contains(&process.pid)
+        self.predecessors.contains(&(process.pid, process.started))
     }
 
     /// What hangs up when the one right ahead leaves.
     #[must_use]
     pub fn wire(&self) -> Option<BorrowedFd<'_>> {
-        self.ahead.as_ref().map(|ahead| ahead.wire.as_fd())
+        self.ahead.first().map(|ahead| ahead.wire.as_fd())
     }
 
-    /// Connects to the one with this ticket. Nothing where it is gone, or no vconsole.
-    fn connect(&self, ticket: &str) -> Option<Ahead> {
+    /// Connects to the one with this ticket. Nothing where it is gone, or not who took the ticket.
+    fn connect(&mut self, ticket: String) -> Option<Ahead> {
         let wire = new_socket().ok()?;
         let name = format!("{}{ticket}", self.queue);
         connect(&wire, &SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?).ok()?;
-        // From another pid namespace the number is 0 (unix(7)): then the ticket has to do.
-        let peer = getsockopt(&wire, PeerCredentials).ok()?.pid();
-        let honest = peer == 0
-            || (pid_in(ticket) == Some(peer)
-                && matches!(Process::find(peer), Presence::Alive(process) if process.is_vconsole()));
-        honest.then(|| Ahead { ticket: ticket.to_owned(), wire })
-    }
-}
-
-impl Ahead {
-    fn copy(&self) -> Option<Self> {
-        Some(Self { ticket: self.ticket.clone(), wire: self.wire.try_clone().ok()? })
+        let peer = Peer::of(&wire).ok()?;
+        // From another pid namespace the number is 0 (unix(7)): then the ticket has to do, one of each
+        // user.
+        if peer.pid != 0 {
+            let (taken, pid) = read_ticket(&ticket)?;
+            let Presence::Alive(process) = Process::find(peer.pid) else { return None };
+            if pid != peer.pid || !process.is_vconsole() || !process.was_there(taken) {
+                return None;
+            }
+            self.predecessors.push((process.pid, process.started));
+        }
+        Some(Ahead { ticket, wire, peer })
     }
 }
 
@@ -128,9 +130,11 @@ fn queue_for(target: &Target) -> String {
     }
 }
 
-/// The process that a ticket names.
-fn pid_in(ticket: &str) -> Option<i32> {
-    ticket.rsplit_once('-').and_then(|(_, pid)| pid.parse().ok())
+/// When a ticket was taken, since the machine started, and by which process.
+fn read_ticket(ticket: &str) -> Option<(Duration, i32)> {
+    let (time, pid) = ticket.split_once('-')?;
+    let (seconds, nanoseconds) = time.split_at_checked(12)?;
+    Some((Duration::new(seconds.parse().ok()?, nanoseconds.parse().ok()?), pid.parse().ok()?))
 }
 
 /// The tickets of a queue in the kernel's table: the last field of a line is the name, with `@` for an

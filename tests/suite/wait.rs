@@ -1,5 +1,7 @@
 //! `attach --wait`: sleeps until the console is free, and comes in the order of coming.
 
+mod queue;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};

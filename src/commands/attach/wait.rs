@@ -19,7 +19,7 @@ use super::gain::{Gained, MakesWay, User, busy, claim_now, find_again, request};
 use super::name_of;
 use crate::audit::{self, Event};
 use crate::claim::guard::Guard;
-use crate::claim::{LockPlace, Place, Refusal, Request};
+use crate::claim::{Place, Refusal, Request};
 use crate::cli;
 use crate::console::Target;
 use crate::exit_status::ExitStatus;
@@ -40,8 +40,11 @@ pub(super) enum Waited {
 const BETWEEN_LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// For so long a free console is left to those ahead: one of them may be stopped. Each further one
-/// ahead adds a little, so that the rest keep their order.
+/// ahead adds a little, so that the rest keep their order, but not for ever.
 const COURTESY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
+
+/// No free console is left to others for longer, however many they are.
+const MOST_COURTESY: Duration = Duration::from_secs(6);
 
 /// No more often than so, whatever wakes us.
 const REST: Duration = Duration::from_millis(50);
@@ -137,7 +140,11 @@ impl<'a> Wait<'a> {
     /// force, from who is in the way.
     fn attempt(&mut self, openers: &Openers, ahead: usize) -> anyhow::Result<Option<Gained>> {
         match self.look(openers) {
-            Ok(()) => self.forced = None,
+            Ok(()) => {
+                self.forced = None;
+                // Those who had it would wake us for ever: they have ended.
+                self.holders.clear();
+            }
             Err(refusal) if self.may_force(&refusal) => {
                 self.forced = Some(in_the_way(&refusal));
                 self.said.clear();
@@ -264,22 +271,21 @@ fn watch(options: &cli::Attach, target: &Target) -> io::Result<OwnedFd> {
     let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let closed = WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE | WatchFlags::DELETE_SELF;
     let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
-    let places = match &options.locks.place.directory {
-        LockPlace::Directory(path) => vec![path.clone()],
-        LockPlace::Auto => ["/var/lock", "/run/lock"].map(Into::into).into(),
-    };
+    let place = options.locks.place.directory.path();
     // What cannot be watched is looked at from time to time.
     let _ = inotify::add_watch(&events, target.path(), closed);
-    for place in places {
-        let _ = inotify::add_watch(&events, place.join("lockdev"), gone);
-        let _ = inotify::add_watch(&events, place, gone);
-    }
+    let _ = inotify::add_watch(&events, place.join("lockdev"), gone);
+    let _ = inotify::add_watch(&events, place, gone);
     Ok(events)
 }
 
 fn courtesy(ahead: usize) -> Duration {
     let further = u32::try_from(ahead.saturating_sub(1)).unwrap_or(u32::MAX);
-    if ahead == 0 { Duration::ZERO } else { COURTESY.0 + COURTESY.1.saturating_mul(further) }
+    if ahead == 0 {
+        Duration::ZERO
+    } else {
+        (COURTESY.0 + COURTESY.1.saturating_mul(further)).min(MOST_COURTESY)
+    }
 }
 
 fn is_ready(pidfd: &OwnedFd) -> bool {

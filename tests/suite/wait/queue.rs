@@ -1,0 +1,73 @@
+//! The queue of those who wait, and who would abuse it.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use rustix::process::Signal;
+
+use super::super::harness::{Guest, Locks, Piped, Vconsole};
+use super::{leaves, waiting, waits};
+
+/// The name of the queue in which `waiter` is.
+fn queue_of(waiter: &Piped) -> String {
+    let (table, own) =
+        (fs::read_to_string("/proc/net/unix").unwrap(), format!("-{}", waiter.pid()));
+    let line = table.lines().find(|line| line.contains("@vconsole-wait-") && line.ends_with(&own));
+    let name = line.unwrap().split_once('@').unwrap().1;
+    name[..=name.rfind('/').unwrap()].to_owned()
+}
+
+/// A ticket that somebody made who does not wait: the `n`th since the machine started.
+fn forged(queue: &str, n: u32, pid: i32) -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let name = SocketAddrUnix::new_abstract_name(format!("{queue}{n:021}-{pid}").as_bytes());
+    bind(&socket, &name.unwrap()).unwrap();
+    listen(&socket, 128).unwrap();
+    socket
+}
+
+#[test]
+fn a_forged_ticket_does_not_make_a_holder_s_turn_of_it() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let queue = queue_of(&waits(&guest, &locks));
+    let _forged = forged(&queue, 1, driver.pid());
+    let session = waiting(&guest, &locks).arg("--force").attached_to_pipes();
+    assert_eq!(driver.wait(), 4);
+    leaves(&session);
+}
+
+#[test]
+fn forged_tickets_hold_nobody_up() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let session = waits(&guest, &locks);
+    let queue = queue_of(&session);
+    let own = std::process::id().cast_signed();
+    let _forged: Vec<_> = (0..64).map(|n| forged(&queue, n, own)).collect();
+    let start = Instant::now();
+    leaves(&driver);
+    session.stderr().hears("connected to");
+    assert!(start.elapsed() < Duration::from_millis(1900), "{:?}", start.elapsed());
+}
+
+#[test]
+fn who_leaves_a_free_console_to_others_sleeps_meanwhile() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let (first, second) = (waits(&guest, &locks), waits(&guest, &locks));
+    first.signal(Signal::STOP);
+    first.is_stopped();
+    leaves(&driver);
+    let before = second.naps();
+    // Only for proving that something does not come.
+    std::thread::sleep(Duration::from_secs(1));
+    let naps = second.naps() - before;
+    assert!(naps <= 10, "woken {naps} times in a second");
+    second.stderr().hears("connected to");
+}
