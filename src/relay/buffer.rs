@@ -29,6 +29,18 @@ impl Buffer {
         self.ring.len() - self.len
     }
 
+    /// How many it holds in all.
+    pub(super) fn capacity(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Makes it larger.
+    pub(super) fn grow(&mut self, capacity: usize) {
+        let mut larger = Self::new(capacity.max(self.len));
+        larger.push(&self.contents());
+        *self = larger;
+    }
+
     /// A stretch of the free room, to write to before [`Self::filled`]. Empty only when there is none.
     pub(super) fn free(&mut self) -> &mut [u8] {
         let (end, capacity) = (self.start + self.len, self.ring.len());

@@ -18,10 +18,12 @@ use crate::terminal::{self, RawMode};
 use crate::test_point;
 
 /// So much may wait each way.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 /// So much may wait for a console that takes nothing, where the input is typed: the escape key behind
-/// a large paste has to be read to be obeyed. Memory that is not used costs nothing.
+/// a large paste has to be read to be obeyed.
 const TYPED_BUFFER: usize = 1024 * 1024;
+/// A console that takes nothing for so long is stuck.
+const STUCK: Duration = Duration::from_millis(100);
 
 /// Why the loop stops. An `Err`, so that `?` leaves it from any depth.
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub(super) struct Relay<'a> {
     pub(super) hint_at: Option<Instant>,
     /// From the input, for the console.
     pub(super) typed: Buffer,
+    /// When the console last took some of it.
+    pub(super) taken_at: Instant,
 
     pub(super) output: Sink,
     /// From the console, for the output.
@@ -114,7 +118,8 @@ impl<'a> Relay<'a> {
             input: Source::new(io::stdin().as_fd()).map_err(Error::Stdin)?,
             escape: raw.and(settings.escape.byte()).map(Escape::new),
             hint_at: None,
-            typed: Buffer::new(if raw.is_some() { TYPED_BUFFER } else { BUFFER }),
+            typed: Buffer::new(BUFFER),
+            taken_at: Instant::now(),
             output: Sink::new(io::stdout().as_fd()).map_err(Error::Stdout)?,
             printed: Buffer::new(BUFFER),
             said_read_only: false,
@@ -292,7 +297,16 @@ impl<'a> Relay<'a> {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        [self.hint_at, self.quiet_until(), self.linger.limit_at()].into_iter().flatten().min()
+        let times =
+            [self.hint_at, self.quiet_until(), self.linger.limit_at(), self.read_ahead_at()];
+        times.into_iter().flatten().min()
+    }
+
+    /// When to read on though there is no room for more: the console is stuck, and the escape key may be
+    /// behind what it does not take.
+    fn read_ahead_at(&self) -> Option<Instant> {
+        let full = self.typed.room() == 0 && self.typed.capacity() < TYPED_BUFFER;
+        (self.raw.is_some() && full && !self.hung_up).then(|| self.taken_at + STUCK)
     }
 
     fn look_at_the_clock(&mut self, now: Instant) -> Step {
@@ -305,6 +319,9 @@ impl<'a> Relay<'a> {
         }
         if passed(self.quiet_until()) {
             return Err(Stop::Ended(Ending::InputEnded));
+        }
+        if passed(self.read_ahead_at()) {
+            self.typed.grow(TYPED_BUFFER);
         }
         if passed(self.hint_at) {
             self.hint_at = None;

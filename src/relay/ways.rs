@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, retry_on_intr, write};
 
+use super::buffer::Buffer;
 use super::endpoint::Kind;
 use super::escape::{Escape, Piece};
-use super::event_loop::{GONE, Relay, Step, Stop};
+use super::event_loop::{BUFFER, GONE, Relay, Step, Stop};
 use super::{Ending, Error, timeout};
 
 /// What is read from a terminal at once. Its own buffer holds no more (`N_TTY_BUF_SIZE` in
@@ -128,11 +129,16 @@ impl Relay<'_> {
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(count) => {
                     self.typed.consume(count);
+                    self.taken_at = Instant::now();
                     self.settings.traffic.add_sent(count);
                 }
                 Err(error) if is_hang_up(error) => self.hang_up(),
                 Err(error) => return Err(Error::Console(error.into()).into()),
             }
+        }
+        // The console goes on: it needs no more than usual.
+        if self.typed.is_empty() && self.typed.capacity() > BUFFER {
+            self.typed = Buffer::new(BUFFER);
         }
         Ok(())
     }
