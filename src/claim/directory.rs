@@ -103,6 +103,26 @@ impl Directory {
         Ok(Self { path: path.to_path_buf(), handle })
     }
 
+    /// The directory that its path leads to by now, if that is another one. An error where there is none,
+    /// or one of somebody whom this one did not belong to.
+    pub(super) fn replacement(&self) -> io::Result<Option<Self>> {
+        let before = rustix::fs::fstat(&self.handle)?;
+        // Not opened at once: a want of descriptors says nothing of it.
+        if Inode::of(&rustix::fs::stat(&self.path)?) == Inode::of(&before) {
+            return Ok(None);
+        }
+        let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // As it was found: see `lockdev`.
+        flags.set(OFlags::NOFOLLOW, self.path.file_name() == Some(OsStr::new(LOCKDEV)));
+        let handle = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let owner = rustix::fs::fstat(&handle)?.st_uid;
+        if owner != 0 && owner != before.st_uid {
+            let why = "it belongs to another user now";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        Ok(Some(Self { path: self.path.clone(), handle }))
+    }
+
     /// The names of all files in it.
     pub(super) fn list(&self) -> io::Result<Vec<OsString>> {
         use std::os::unix::ffi::OsStringExt as _;

@@ -26,7 +26,7 @@ pub struct Intruders {
     told: Vec<(i32, Option<SystemTime>)>,
     /// Whether somebody opened it, and nobody closed it since.
     stays: bool,
-    /// Whether something happened to names in our lock directories.
+    /// Whether something happened to our lock directories, or to files in them.
     locks_touched: bool,
 }
 
@@ -49,12 +49,7 @@ impl Intruders {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let wanted = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
         inotify::add_watch(&events, target.path(), wanted)?;
-        for directory in directories {
-            let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
-            let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-            inotify::add_watch(&events, path, gone)?;
-        }
-        Ok(Self {
+        let watch = Self {
             device: target.device(),
             events,
             look_at: None,
@@ -62,6 +57,22 @@ impl Intruders {
             told: Vec::new(),
             stays: false,
             locks_touched: false,
+        };
+        watch.watch_locks(directories)?;
+        Ok(watch)
+    }
+
+    /// Watches these directories as well. One that is watched already stays so.
+    pub(super) fn watch_locks<'a>(
+        &self,
+        mut directories: impl Iterator<Item = &'a Directory>,
+    ) -> io::Result<()> {
+        let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
+        let changed = gone | WatchFlags::MODIFY | WatchFlags::MOVE_SELF;
+        directories.try_for_each(|directory| {
+            let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+            inotify::add_watch(&self.events, path, changed)?;
+            Ok(())
         })
     }
 
@@ -97,7 +108,7 @@ impl Intruders {
         new
     }
 
-    /// Whether something has happened to names in our lock directories since the last time.
+    /// Whether something has happened to our lock directories or files in them since the last time.
     pub fn locks_were_touched(&mut self) -> bool {
         std::mem::take(&mut self.locks_touched)
     }
@@ -109,7 +120,7 @@ impl Intruders {
         let mut reader = inotify::Reader::new(&self.events, &mut space);
         while let Ok(event) = reader.next() {
             let what = event.events();
-            if event.file_name().is_some() {
+            if event.file_name().is_some() || what.contains(ReadFlags::MOVE_SELF) {
                 self.locks_touched = true;
             } else if what.contains(ReadFlags::OPEN) {
                 (opened, self.stays) = (true, true);

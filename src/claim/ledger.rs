@@ -148,14 +148,7 @@ impl Ledger {
     /// Gives back what is still ours, last taken first, and then what was set aside for it.
     pub(super) fn undo(&mut self) {
         let taken = std::mem::take(&mut self.taken);
-        for entry in taken.iter().rev().filter(|entry| self.is_ours(entry)) {
-            let place = &self.places[entry.place];
-            let Some(ours) = place.ours else { continue };
-            let aside = place.directory.free_private_name();
-            if matches!(place.directory.set_aside(&entry.name, ours, &aside), Ok(true)) {
-                place.directory.remove_aside(&aside);
-            }
-        }
+        taken.iter().rev().for_each(|entry| self.give_back(entry));
         self.places.iter_mut().for_each(Place::discard_private);
         for (entry, aside) in std::mem::take(&mut self.aside).iter().rev() {
             let Some(place) = self.places.get(entry.place) else { continue };
@@ -165,6 +158,26 @@ impl Ledger {
                 place.directory.remove_aside(aside);
             }
         }
+    }
+
+    /// Removes a lock file, if it is still ours.
+    fn give_back(&self, entry: &Entry) {
+        if !self.is_ours(entry) {
+            return;
+        }
+        let place = &self.places[entry.place];
+        let Some(ours) = place.ours else { return };
+        let aside = place.directory.free_private_name();
+        if matches!(place.directory.set_aside(&entry.name, ours, &aside), Ok(true)) {
+            place.directory.remove_aside(&aside);
+        }
+    }
+
+    /// Goes on in another directory instead of one of these: gives back what is ours in that. The names
+    /// stay noted.
+    pub(super) fn move_to(&mut self, place: usize, directory: Directory) {
+        self.taken.iter().filter(|entry| entry.place == place).for_each(|it| self.give_back(it));
+        self.places[place] = Place { directory, ours: None, private: None };
     }
 
     /// Undoes what a killed session did, also what it was just doing: then a file of its own may have

@@ -40,6 +40,8 @@ pub(super) struct LockSet {
     remarks: Remarks,
     /// The names whose holders are to be evicted, and so are not taken yet.
     pending: Vec<Slot>,
+    /// The places of the ledger whose directory is gone.
+    pub(super) missing: Vec<usize>,
     /// Those who were evicted: their locks are good for nothing any more.
     evicted: Vec<Process>,
 }
@@ -55,6 +57,7 @@ impl LockSet {
             suitors: Vec::new(),
             remarks: Remarks::default(),
             pending: Vec::new(),
+            missing: Vec::new(),
             evicted: Vec::new(),
         };
         if request.mode == LockMode::Off {

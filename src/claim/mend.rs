@@ -1,4 +1,7 @@
-//! Lock files that somebody removed though they were ours.
+//! Lock files that somebody removed or overwrote though they were ours, or took away with their directory.
+
+mod moved;
+mod overwritten;
 
 use std::io;
 
@@ -9,14 +12,16 @@ use super::lock_set::LockSet;
 use crate::printable::Printable;
 
 impl LockSet {
-    /// Makes the names again that somebody removed behind our back, and gives up those that somebody
-    /// else has taken. Gives what the user should know.
+    /// Makes the names again that somebody removed or overwrote behind our back, and gives up those that
+    /// somebody else has taken. Gives what the user should know.
     pub(super) fn mend(&mut self, guard: &Guard) -> Vec<String> {
-        let lost: Vec<Entry> =
-            self.ledger.taken.iter().filter(|entry| !self.ledger.is_ours(entry)).cloned().collect();
-        let mut said = Vec::new();
+        let mut said = self.follow_directories(guard);
+        said.extend(self.write_again(guard));
+        let is_here = |entry: &&Entry| !self.missing.contains(&entry.place);
+        let taken = self.ledger.taken.iter().filter(is_here);
+        let lost: Vec<Entry> = taken.filter(|entry| !self.ledger.is_ours(entry)).cloned().collect();
         for entry in lost {
-            let path = Printable::new(&self.ledger.path(&entry)).to_string();
+            let path = self.shown(&entry);
             if let Some(theirs) = self.is_a_suitors(&entry) {
                 // Where they are another user's, the directory may not let us: they give them back.
                 let _ = self.take_from_suitor(&entry, theirs, guard);
@@ -24,6 +29,13 @@ impl LockSet {
             }
             match self.take_again(&entry, guard) {
                 Ok(()) => said.push(format!("somebody removed the lock {path}: it is there again")),
+                // Only just now: the news of it is still to come.
+                Err(_) if self.is_overwritten(&entry) => {}
+                // The directory went away after its locks, in the middle of this: of that no news comes.
+                Err(_) if self.has_moved(entry.place) => {
+                    said.extend(self.mend(guard));
+                    break;
+                }
                 Err(error) => {
                     self.ledger.taken.retain(|taken| *taken != entry);
                     said.push(format!("somebody took the lock {path} away: {error}"));
@@ -31,6 +43,10 @@ impl LockSet {
             }
         }
         said
+    }
+
+    fn shown(&self, entry: &Entry) -> String {
+        Printable::new(&self.ledger.path(entry)).to_string()
     }
 
     /// Takes the names again that process `from` took, which was to have the console. It may not know yet

@@ -4,6 +4,7 @@ mod directory;
 mod evict;
 pub mod guard;
 mod holders;
+mod hung_up;
 mod inherit;
 mod intruders;
 mod judge;
@@ -262,10 +263,20 @@ impl Claim {
         }
     }
 
-    /// Makes the lock files again that somebody removed behind our back. Gives what the user should
-    /// know of it.
-    pub fn mend_locks(&self, guard: &Guard) -> Vec<String> {
-        self.locks.borrow_mut().mend(guard)
+    /// Makes the lock files again that somebody removed or overwrote behind our back, or took away with
+    /// their directory, which `intruders` watches. Gives what the user should know of it.
+    pub fn mend_locks(&self, guard: &Guard, intruders: &Intruders) -> Vec<String> {
+        let mut locks = self.locks.borrow_mut();
+        let said = locks.mend(guard);
+        // One that cannot be watched is mended as far as it was.
+        let _ = intruders.watch_locks(locks.directories());
+        said
+    }
+
+    /// Whether a directory of lock files is gone, and to be looked for again.
+    #[must_use]
+    pub fn misses_a_directory(&self) -> bool {
+        self.locks.borrow().misses_a_directory()
     }
 
     /// Gives up the exclusive flag: there is nobody who would clear it if we were killed.

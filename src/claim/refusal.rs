@@ -171,7 +171,8 @@ impl Refusal {
     pub fn session(&self) -> Option<&Process> {
         self.any_session().filter(|holder| {
             let since = match self {
-                Self::Held { since, .. } => Some(*since),
+                // Written later than now: the clock was set back, and the lock tells nothing.
+                Self::Held { since, .. } if *since <= SystemTime::now() => Some(*since),
                 _ => holder.started,
             };
             since.is_none_or(|since| !is_after_us(since))

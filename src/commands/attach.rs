@@ -214,7 +214,7 @@ fn drive(
     // Who finds the claim finds the session.
     let rules = Rules { private: options.watching.private, typing };
     let mut visitors = Visitors::admit(&claim, guard, rules, tape, notices);
-    let mut intruder_watch = IntruderWatch { intruders, claim: &claim, guard };
+    let mut intruder_watch = IntruderWatch::new(intruders, &claim, guard);
     let raw = match make_raw(&claim, guard) {
         Ok(raw) => raw,
         Err(error) => {
@@ -240,6 +240,9 @@ fn drive(
     let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut intruder_watch, &mut visitors];
     let line = Line::Console(claim.console());
     let (ending, _) = relay::run(line, raw.as_ref(), notices, signals, watchers, &settings, &left)?;
+    if ending == Ending::HungUp {
+        claim.flag_after_hang_up(target).iter().for_each(|line| notices.answer(line));
+    }
     let (successor, seen) = (visitors.successor().cloned(), visitors.seen());
     Ok(Driven { ending, successor, seen, gallery: visitors.take_gallery(ending) })
 }

@@ -195,7 +195,9 @@ fn own_description(shared: &OwnedFd, direction: Direction) -> Option<OwnedFd> {
     let reopen = |path: &str| open(path, flags, Mode::empty()).ok();
     // Only of the terminal that controls us does the kernel tell the session (TIOCGSID in
     // ioctl_tty(2)), and that one /dev/tty opens whoever owns it.
+    // What a container has in its place may be anything else.
     let controlling = if tcgetsid(shared).is_ok() { reopen("/dev/tty") } else { None };
+    let controlling = controlling.filter(|own| tcgetsid(own).is_ok());
     controlling.or_else(|| reopen(&format!("/proc/self/fd/{}", shared.as_raw_fd())))
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use signal_hook::consts::{SIGCONT, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGTSTP, SIGWINCH, SIGXFSZ};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::signals::{Delivery, ENDING, deliver};
@@ -43,7 +43,7 @@ pub struct Obeyed {
 impl Signals {
     /// Takes over the signals that end, stop, continue and resize a session.
     pub fn new() -> io::Result<Self> {
-        let delivery = deliver(&[&ENDING[..], &[SIGTSTP]].concat(), &[SIGWINCH, SIGCONT])?;
+        let delivery = deliver(&[&ENDING[..], &[SIGTSTP]].concat(), &[SIGWINCH, SIGCONT, SIGXFSZ])?;
         Ok(Self { delivery, arrived: Arrived::default() })
     }
 
@@ -79,6 +79,8 @@ impl Signals {
                 SIGWINCH => arrived.resized = true,
                 SIGCONT => arrived.continued = true,
                 SIGTSTP => arrived.stop = true,
+                // The write that went beyond the limit to files fails as well, and is told of.
+                SIGXFSZ => {}
                 ending => arrived.ending = arrived.ending.or(Some(ending)),
             }
         }

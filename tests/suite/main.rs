@@ -15,6 +15,7 @@ mod audit;
 mod completions;
 mod escape;
 mod evict;
+mod faults;
 mod guard;
 mod guard_terminal;
 mod harness;

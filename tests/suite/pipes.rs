@@ -11,7 +11,7 @@ use crate::harness::{Guest, Locks, Piped, Program, Terminal, Vconsole, rounds, u
 const BOUND: u64 = 16 << 20;
 
 /// Bytes of every value, in an order that shows a loss, a repetition and a swap.
-fn noise(count: usize) -> Vec<u8> {
+pub(crate) fn noise(count: usize) -> Vec<u8> {
     // Marsaglia's xorshift: "Xorshift RNGs", Journal of Statistical Software 8 (2003).
     let mut state = 0x2545_f491_u32;
     let mut next = || {

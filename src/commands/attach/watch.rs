@@ -100,9 +100,20 @@ impl Watcher for GuardWatch<'_> {
 /// Tells of those who open the console though it is ours, and mends the locks that they break.
 #[derive(Debug)]
 pub(super) struct IntruderWatch<'a> {
-    pub(super) intruders: Option<Intruders>,
-    pub(super) claim: &'a Claim,
-    pub(super) guard: &'a Guard,
+    intruders: Option<Intruders>,
+    claim: &'a Claim,
+    guard: &'a Guard,
+    /// When to look for a lock directory that is gone.
+    mend_at: Option<Instant>,
+}
+
+/// How often to look for a lock directory that is gone: nothing tells that its path is there again.
+const SEARCH: Duration = Duration::from_secs(1);
+
+impl<'a> IntruderWatch<'a> {
+    pub(super) fn new(intruders: Option<Intruders>, claim: &'a Claim, guard: &'a Guard) -> Self {
+        Self { intruders, claim, guard, mend_at: None }
+    }
 }
 
 impl Watcher for IntruderWatch<'_> {
@@ -111,14 +122,19 @@ impl Watcher for IntruderWatch<'_> {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        self.intruders.as_ref().and_then(Intruders::next_look)
+        let intruders = self.intruders.as_ref().and_then(Intruders::next_look);
+        [intruders, self.mend_at].into_iter().flatten().min()
     }
 
     fn look(&mut self, notices: &mut Notices) -> Wish {
         let Some(intruders) = &mut self.intruders else { return Wish::GoOn };
         let new = intruders.look();
-        if intruders.locks_were_touched() {
-            self.claim.mend_locks(self.guard).iter().for_each(|line| notices.say(line));
+        let due = self.mend_at.is_some_and(|at| at <= Instant::now());
+        if intruders.locks_were_touched() || due {
+            for line in self.claim.mend_locks(self.guard, intruders) {
+                notices.say(line);
+            }
+            self.mend_at = self.claim.misses_a_directory().then(|| Instant::now() + SEARCH);
         }
         for intruder in new {
             match intruder {

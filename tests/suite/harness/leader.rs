@@ -138,10 +138,10 @@ impl Leader {
         for (name, value) in &program.environment {
             text.extend([b"export ", name.as_bytes(), b"=", &quoted(value), b"\n"].concat());
         }
-        text.extend(b"exec ");
-        text.extend(quoted(&program.executable(self.directory.path())));
-        for argument in program.all_arguments() {
-            text.extend([b" ", &*quoted(argument)].concat());
+        text.extend(b"exec");
+        let wrapped = program.wrapped(self.directory.path());
+        for word in wrapped.iter().chain(program.all_arguments()) {
+            text.extend([b" ", &*quoted(word)].concat());
         }
         text.extend(ON_THE_TERMINAL);
         for (sign, path) in [(" <", &program.stdin), (" >", &program.stdout)] {

@@ -139,7 +139,7 @@ fn is_neutral(variable: &std::ffi::OsStr) -> bool {
 }
 
 /// Makes `path` what `chmod` would.
-fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }

@@ -139,6 +139,17 @@ impl Process {
         rest.split_ascii_whitespace().nth(field - 2).map(Into::into)
     }
 
+    /// How it ended, which it did. Its tracer, if it has one, learns of that first.
+    #[track_caller]
+    pub(super) fn reaped(&self) -> Ended {
+        let mut ended = None;
+        until("its end can be learned", || {
+            ended = self.reap();
+            ended.is_some()
+        });
+        ended.unwrap()
+    }
+
     /// Reaps it, if it ended and is our child.
     pub(super) fn reap(&self) -> Option<Ended> {
         let cpu = self.cpu_time();

@@ -47,6 +47,7 @@ pub(crate) struct Program {
     name: OsString,
     arguments: Vec<OsString>,
     command: Vec<OsString>,
+    wrapper: Vec<OsString>,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) user: Option<(u32, u32)>,
     pub(super) ignored: Vec<Signal>,
@@ -61,6 +62,7 @@ impl Program {
             name: program.as_ref().into(),
             arguments: Vec::new(),
             command: Vec::new(),
+            wrapper: Vec::new(),
             environment: Vec::new(),
             user: None,
             ignored: Vec::new(),
@@ -121,6 +123,17 @@ impl Program {
     pub(crate) fn stdout_to(mut self, path: impl AsRef<Path>) -> Self {
         self.stdout = Some(path.as_ref().into());
         self
+    }
+
+    /// Has another program start it, which becomes it: `prlimit`, `env -i`.
+    pub(crate) fn under<T: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = T>) -> Self {
+        self.wrapper.splice(0..0, wrapper.into_iter().map(|word| word.as_ref().into()));
+        self
+    }
+
+    /// The program to start and its first arguments, from where [`Program::executable`] is.
+    pub(super) fn wrapped(&self, directory: &Path) -> Vec<OsString> {
+        self.wrapper.iter().cloned().chain([self.executable(directory)]).collect()
     }
 
     /// Starts it with what a shell's redirections say, last of all: `<&-`, `>> file`.
@@ -208,7 +221,7 @@ impl Program {
 
     /// The program to start: itself, or where another user runs it a copy in `directory`, since the
     /// build directory may be closed to others.
-    pub(super) fn executable(&self, directory: &Path) -> OsString {
+    fn executable(&self, directory: &Path) -> OsString {
         if self.user.is_none() || !Path::new(&self.name).is_absolute() {
             return self.name.clone();
         }
@@ -229,7 +242,7 @@ impl Program {
             let ignored = numbers(&self.ignored);
             command.args(["env", &format!("--ignore-signal={ignored}")]);
         }
-        command.arg(self.executable(copies.unwrap_or(Path::new(""))));
+        command.args(self.wrapped(copies.unwrap_or(Path::new(""))));
         command.args(self.all_arguments());
         neutral(&mut command, self.user);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -65,7 +65,7 @@ impl Session {
         *ended.get_or_insert_with(|| {
             assert!(self.process.ends(), "the program has not ended");
             match &self.parent {
-                Parent::Us => self.process.reap().expect("our child ended"),
+                Parent::Us => self.process.reaped(),
                 Parent::Leader(leader, job) => leader.ended(job, &self.process),
             }
         })

@@ -1,0 +1,141 @@
+//! Locks and their directory, changed by somebody while a session holds them.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::Stage;
+use crate::harness::{Bystander, Session, set_mode, until};
+use crate::locks::{NOBODY, all_names, path_name};
+
+/// So soon it is noticed.
+const SOON: Duration = Duration::from_secs(3);
+
+/// All names are there again, and name the session.
+#[track_caller]
+fn are_there_again(stage: &Stage, session: &Session) {
+    let start = Instant::now();
+    let (names, lock) = (all_names(&stage.guest), format!("{:>10}\n", session.pid()));
+    until("all locks are there again", || {
+        stage.locks.names() == names
+            && names
+                .iter()
+                .all(|name| stage.locks.read(name).is_some_and(|it| it == lock.as_bytes()))
+    });
+    assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
+}
+
+#[test]
+fn a_lock_that_somebody_overwrites_is_ours_again() {
+    let stage = Stage::new();
+    let session = stage.attach().attached_on(&stage.terminal);
+    for contents in ["", "garbage", NOBODY] {
+        stage.terminal.clear();
+        // In place: it is the same file, and so are the other names.
+        stage.locks.write(&path_name(&stage.guest), contents);
+        stage.terminal.shows("it is ours again");
+        are_there_again(&stage, &session);
+    }
+    stage.talks("still here");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    stage.is_as_before();
+}
+
+#[test]
+fn a_lock_that_a_living_program_overwrites_is_theirs() {
+    let stage = Stage::new();
+    let other = Bystander::new();
+    let session = stage.attach().attached_on(&stage.terminal);
+    let path = stage.locks.path().join(path_name(&stage.guest));
+    // At once, so that it is never empty.
+    rustix::io::pwrite(
+        fs::File::options().write(true).open(&path).unwrap(),
+        other.lock().as_bytes(),
+        0,
+    )
+    .unwrap();
+    stage.terminal.shows("somebody took the lock");
+    stage.talks("still here");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    assert_eq!(fs::read_to_string(&path).unwrap(), other.lock());
+    assert_eq!(stage.terminal.settings(), stage.before);
+}
+
+#[test]
+fn an_overwritten_lock_is_given_back_also_by_the_guard() {
+    let stage = Stage::new();
+    let session = stage.attach().attached_on(&stage.terminal);
+    stage.locks.write(&path_name(&stage.guest), "garbage");
+    are_there_again(&stage, &session);
+    session.signal(Signal::KILL);
+    assert_eq!(session.wait(), 137);
+    stage.nothing_is_left();
+    stage.is_as_before();
+}
+
+/// Takes the lock directory away, and gives where it is by then.
+fn moves(stage: &Stage) -> std::path::PathBuf {
+    let aside = stage.runtime.path().join("old-locks");
+    fs::rename(stage.locks.path(), &aside).unwrap();
+    aside
+}
+
+fn make_directory(stage: &Stage) {
+    fs::create_dir(stage.locks.path()).unwrap();
+    set_mode(stage.locks.path(), 0o1777);
+}
+
+#[test]
+fn a_session_follows_its_lock_directory_that_is_replaced() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let stage = Stage::new();
+        let session = stage.attach().attached_on(&stage.terminal);
+        let old = moves(&stage);
+        make_directory(&stage);
+        are_there_again(&stage, &session);
+        assert_eq!(fs::read_dir(&old).unwrap().count(), 0, "left in the old one");
+        // It is watched as well.
+        fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
+        are_there_again(&stage, &session);
+        stage.talks("still here");
+        session.signal(signal);
+        assert_eq!(session.wait(), 128 + signal.as_raw());
+        fs::remove_dir(&old).unwrap();
+        stage.nothing_is_left();
+        stage.is_as_before();
+    }
+}
+
+#[test]
+fn without_a_lock_directory_a_session_says_so_and_waits_for_another() {
+    let stage = Stage::new();
+    let session = stage.attach().attached_on(&stage.terminal);
+    let old = moves(&stage);
+    stage.terminal.shows("is gone");
+    stage.talks("still here");
+    make_directory(&stage);
+    are_there_again(&stage, &session);
+    stage.terminal.shows("following it");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    assert_eq!(fs::read_dir(&old).unwrap().count(), 0);
+    fs::remove_dir(&old).unwrap();
+    stage.is_as_before();
+}
+
+#[test]
+fn a_lock_directory_that_is_removed_is_said_to_be_gone() {
+    let stage = Stage::new();
+    let session = stage.attach().attached_on(&stage.terminal);
+    // It may make its locks again in between.
+    until("the directory is removed", || fs::remove_dir_all(stage.locks.path()).is_ok());
+    stage.terminal.shows("is gone");
+    make_directory(&stage);
+    are_there_again(&stage, &session);
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    stage.is_as_before();
+}

@@ -1,0 +1,159 @@
+//! A machine that lacks what others have.
+
+use super::{Stage, said};
+use crate::harness::{Program, SOMEBODY, missing, not_root};
+use crate::locks::all_names;
+
+/// In a mount namespace of its own, after `mount` was run there.
+fn mounted(program: Program, mount: &str) -> Program {
+    program.under(["unshare", "--mount", "sh", "-c", &format!("{mount} && exec \"$@\""), "sh"])
+}
+
+/// Attaches on pipes and on a terminal, and is as good as ever.
+#[track_caller]
+fn works(stage: &Stage, attach: &Program) {
+    let mut piped = attach.attached_to_pipes();
+    stage.carries(&mut piped, 100_000);
+    assert_eq!(piped.wait(), 0);
+    stage.nothing_is_left();
+    let session = attach.attached_on(&stage.terminal);
+    stage.talks("hello");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    stage.is_as_before();
+}
+
+#[test]
+fn without_proc_it_works_and_says_what_it_cannot_see() {
+    if not_root() || missing("unshare") {
+        return;
+    }
+    let stage = Stage::new();
+    let attach = mounted(stage.attach(), "mount -t tmpfs none /proc");
+    works(&stage, &attach);
+    let piped = attach.attached_to_pipes();
+    assert!(said(&piped.stderr().so_far(), "nobody can be seen who has the console open"));
+    assert_eq!(stage.locks.names(), all_names(&stage.guest));
+}
+
+#[test]
+fn without_a_real_dev_tty_it_works() {
+    if not_root() || missing("unshare") {
+        return;
+    }
+    for other in ["/dev/null", "/etc/passwd", "/dev/full"] {
+        let stage = Stage::new();
+        let mount = format!("mount --bind {other} /dev/tty");
+        works(&stage, &mounted(stage.attach(), &mount));
+    }
+}
+
+#[test]
+fn without_any_environment_it_works() {
+    let stage = Stage::new();
+    let runtime = format!("VCONSOLE_TEST_RUNTIME={}", stage.runtime.path().display());
+    works(&stage, &stage.attach().under(["env", "-i", &runtime]));
+}
+
+#[test]
+fn with_children_that_nobody_waits_for_it_works() {
+    let stage = Stage::new();
+    works(&stage, &stage.attach().under(["env", "--ignore-signal=CHLD"]));
+    works(&stage, &stage.attach().under(["env", "--block-signal=CHLD"]));
+}
+
+#[test]
+fn where_no_process_can_be_started_it_works_without_a_guard() {
+    if not_root() || missing("prlimit") {
+        return;
+    }
+    let stage = Stage::new();
+    stage.guest.chown(SOMEBODY);
+    let attach = stage.attach().as_user(SOMEBODY, SOMEBODY).under(["prlimit", "--nproc=1:1"]);
+    let mut piped = attach.attached_to_pipes();
+    assert!(said(&piped.stderr().so_far(), "no guard can be started"));
+    assert_eq!(stage.locks.names(), all_names(&stage.guest));
+    stage.carries(&mut piped, 100_000);
+    assert_eq!(piped.wait(), 0);
+    stage.nothing_is_left();
+}
+
+/// On a terminal, it is attached and leaves as it should, or it says what it lacks; in any case nothing
+/// stays behind.
+#[track_caller]
+fn works_or_fails_well(stage: &Stage, attach: &Program, statuses: &[i32], what: &str) -> bool {
+    stage.terminal.clear();
+    let session = attach.on(&stage.terminal);
+    let ear = stage.terminal.ear();
+    let attached = || said(&ear.so_far(), "connected to");
+    crate::harness::until(what, || session.has_ended() || attached());
+    let worked = !session.has_ended();
+    if worked {
+        stage.terminal.types("typed");
+        crate::harness::until(what, || {
+            session.has_ended() || said(&stage.guest.ear().so_far(), "typed")
+        });
+        stage.terminal.types("\x1d.");
+    }
+    let status = session.wait();
+    assert!(statuses.contains(&status), "{what}: {status}: {}", stage.terminal.screen_so_far());
+    stage.locks.become_empty();
+    crate::harness::until(what, || stage.terminal.settings() == stage.before);
+    stage.is_as_before();
+    worked && status == 0
+}
+
+#[test]
+fn with_few_descriptors_it_works_or_says_so() {
+    if missing("prlimit") {
+        return;
+    }
+    let stage = Stage::new();
+    let mut enough = 0;
+    for limit in [4, 6, 8, 10, 12, 14, 16, 20, 24, 32] {
+        let attach = stage.attach().under(["prlimit", &format!("--nofile={limit}:{limit}")]);
+        let what = format!("{limit} descriptors");
+        // 127: the loader could not open a library.
+        enough += u32::from(works_or_fails_well(&stage, &attach, &[0, 1, 3, 6, 127], &what));
+    }
+    assert!(enough > 0, "it never worked");
+}
+
+#[test]
+fn with_little_memory_it_works_or_ends_well() {
+    if missing("prlimit") {
+        return;
+    }
+    let stage = Stage::new();
+    let mut enough = 0;
+    for megabytes in [4, 5, 6, 7, 8, 9, 10, 12, 16, 64] {
+        let attach = stage.attach().under(["prlimit", &format!("--as={}", megabytes << 20)]);
+        let what = format!("{megabytes} MB");
+        // 127, 139: the kernel and the loader have not enough for the program itself. 134: no memory.
+        let statuses = [0, 1, 101, 126, 127, 134, 139, 137];
+        enough += u32::from(works_or_fails_well(&stage, &attach, &statuses, &what));
+    }
+    assert!(enough > 0, "it never worked");
+}
+
+#[test]
+fn a_limit_to_files_is_a_failure_and_no_death() {
+    if missing("prlimit") {
+        return;
+    }
+    let stage = Stage::new();
+    let attach = |bytes: &str| stage.attach().under(["prlimit", &format!("--fsize={bytes}")]);
+    let output = attach("0").output();
+    assert_eq!(output.status, 1, "{output:?}");
+    assert!(said(&output.stderr, "File too large"), "{output:?}");
+    stage.nothing_is_left();
+
+    // Room for lock files, and for no more than that.
+    let file = stage.runtime.path().join("output");
+    let session = attach("100").stdout_to(&file).attached_on(&stage.terminal);
+    stage.guest.say([b'x'; 300]);
+    assert_eq!(session.wait(), 1);
+    stage.terminal.shows("cannot write to stdout");
+    assert_eq!(std::fs::read(&file).unwrap(), [b'x'; 100]);
+    stage.is_as_before();
+}

@@ -1,0 +1,154 @@
+//! System calls that fail or are interrupted, by strace's fault injection (strace(1), `-e inject`).
+//!
+//! Not from the first call on: the dynamic loader reads its libraries without a thought of failure.
+
+use super::{Stage, said};
+use crate::harness::{Program, missing, until};
+
+/// Has system calls fail as `inject` says; those on `path` alone, if there is one.
+fn failing(program: Program, inject: &str, path: Option<&str>) -> Program {
+    // The tracer in a session of its own: so the program is who was started.
+    let strace = ["strace", "-DDD", "-o", "/dev/null", "-e"];
+    let inject = format!("inject={inject}");
+    let path = path.map_or(vec![], |path| vec!["-P", path]);
+    program.under(strace.into_iter().chain([inject.as_str()]).chain(path))
+}
+
+#[test]
+fn interrupted_system_calls_are_made_again() {
+    if missing("strace") {
+        return;
+    }
+    let calls = "read,write,poll,preadv2,pwritev2,sendmsg,recvmsg,sendto,recvfrom,wait4,waitid";
+    let stage = Stage::new();
+    let inject = format!("{calls}:error=EINTR:when=8+3");
+    let mut piped = failing(stage.attach(), &inject, None).attached_to_pipes();
+    stage.carries(&mut piped, 200_000);
+    assert_eq!(piped.wait(), 0);
+    stage.nothing_is_left();
+
+    let session = failing(stage.attach(), &inject, None).attached_on(&stage.terminal);
+    stage.talks("good morning");
+    stage.talks("good evening");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    stage.is_as_before();
+}
+
+#[test]
+fn what_is_never_ready_at_the_first_time_is_moved_at_the_next() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let console = stage.guest.path().to_str().unwrap();
+    for (calls, path) in [("read,write", Some(console)), ("preadv2,pwritev2", None)] {
+        let inject = format!("{calls}:error=EAGAIN:when=1+2");
+        let mut piped = failing(stage.attach(), &inject, path).attached_to_pipes();
+        stage.carries(&mut piped, 200_000);
+        assert_eq!(piped.wait(), 0, "{calls}");
+        stage.nothing_is_left();
+    }
+}
+
+#[test]
+fn a_console_that_fails_has_hung_up() {
+    if missing("strace") {
+        return;
+    }
+    for inject in ["read:error=EIO:when=3", "write:error=EIO:when=2", "read:error=ENODEV:when=3"] {
+        let stage = Stage::new();
+        let console = stage.guest.path().to_str().unwrap();
+        let session = failing(stage.attach(), inject, Some(console)).attached_on(&stage.terminal);
+        stage.guest.say("said before");
+        stage.terminal.shows("said before");
+        // Calls of each kind, until one fails.
+        until("it ends", || {
+            stage.guest.say("x");
+            stage.terminal.types("y");
+            session.has_ended()
+        });
+        assert_eq!(session.wait(), 5, "{inject}");
+        stage.terminal.shows("hung up");
+        stage.is_as_before();
+    }
+}
+
+#[test]
+fn a_terminal_that_fails_is_gone() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let inject = "read:error=EIO:when=9";
+    let session = failing(stage.attach(), inject, Some("/dev/tty")).attached_on(&stage.terminal);
+    stage.talks("hello");
+    until("it ends", || {
+        stage.terminal.types("y");
+        session.has_ended()
+    });
+    assert_eq!(session.wait(), 129);
+    stage.is_as_before();
+}
+
+#[test]
+fn an_output_that_fails_is_a_failure_that_says_so() {
+    if missing("strace") {
+        return;
+    }
+    for error in ["EIO", "ENOSPC"] {
+        let stage = Stage::new();
+        let inject = format!("pwritev2:error={error}:when=1+");
+        // Its own words go the same way: only those of the guest may fail.
+        let attach = stage.attach().redirected("2> /dev/null");
+        let piped = failing(attach, &inject, None).piped();
+        until("it is attached", || !stage.locks.names().is_empty());
+        stage.guest.say("for nobody");
+        assert_eq!(piped.wait(), 1, "{error}");
+        stage.nothing_is_left();
+    }
+}
+
+#[test]
+fn lock_files_are_made_all_or_none() {
+    if missing("strace") {
+        return;
+    }
+    for error in ["ENOSPC", "EDQUOT", "EROFS", "EIO", "EMLINK"] {
+        for nth in 1..=4 {
+            let stage = Stage::new();
+            let inject = format!("linkat:error={error}:when={nth}");
+            let output = failing(stage.attach(), &inject, None).output();
+            // An ordinary user goes on without files on what is not for writing.
+            let goes_on = error == "EROFS" && !rustix::process::geteuid().is_root();
+            assert_eq!(output.status, i32::from(!goes_on), "{error} {nth}: {output:?}");
+            let hints =
+                error != "ENOSPC" && error != "EDQUOT" || said(&output.stderr, "--locks check");
+            assert!(hints, "{output:?}");
+            assert!(goes_on || !said(&output.stderr, "connected"), "{output:?}");
+            stage.nothing_is_left();
+        }
+    }
+}
+
+/// A filesystem that went read-only at an error, as ext4 does: nothing can be removed any more.
+#[test]
+fn locks_that_cannot_be_removed_at_the_end_are_dead_for_the_next() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let inject = "renameat,renameat2,unlink,unlinkat:error=EROFS:when=1+";
+    // Its sockets have no other fate.
+    let attach = failing(stage.attach(), inject, None);
+    let session = attach.attached_on(&stage.terminal);
+    stage.talks("hello");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    assert_eq!(stage.terminal.settings(), stage.before);
+    assert_eq!(stage.locks.names(), crate::locks::all_names(&stage.guest));
+    let output = stage.attach().output();
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(said(&output.stderr, "is gone"), "{output:?}");
+    stage.locks.become_empty();
+}
