@@ -221,18 +221,21 @@ pub struct Host {
     pub command: Vec<std::ffi::OsString>,
 }
 
+/// No length of time is longer: a century. What is added to a moment has to be a moment as well.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// Reads a length of time: `500ms`, `90s`, `5m`, `1h30m`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "not a length of time: try 500ms, 90s or 5m".to_owned();
     if let Ok(seconds) = text.parse::<u32>() {
-        return Ok(Duration::from_secs(seconds.into()));
+        return Ok(Duration::from_secs(seconds.into()).min(LONGEST));
     }
     let signed = jiff::SignedDuration::from_str(text).map_err(|_| wrong())?;
-    Duration::try_from(signed).map_err(|_| wrong())
+    Duration::try_from(signed).map(|time| time.min(LONGEST)).map_err(|_| wrong())
 }
 
 /// Reads what `--linger` takes: a length of time, or `forever`.
-fn linger(text: &str) -> Result<Linger, String> {
+pub(crate) fn linger(text: &str) -> Result<Linger, String> {
     if text == "forever" {
         return Ok(Linger::Forever);
     }
@@ -255,6 +258,7 @@ mod tests {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(duration("9223372036854775807s"), Ok(LONGEST));
         for wrong in ["", "-1s", "1x", "s", "5 parsecs", "99999999999999999999s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }

@@ -25,6 +25,10 @@ pub mod exit_status;
 pub mod printable;
 #[forbid(unsafe_code)]
 pub mod process;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod properties;
 #[forbid(unsafe_code)]
 pub mod relay;
 #[forbid(unsafe_code)]

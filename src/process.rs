@@ -3,6 +3,8 @@
 mod census;
 mod grip;
 mod master;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod stat;
 mod wake;
 mod walk;

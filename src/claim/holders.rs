@@ -90,7 +90,7 @@ impl Flocks {
 
     /// A line has a number, the kind of lock, advisory or mandatory, read or write, the process, and the
     /// file as major:minor:inode, the first two hexadecimal (`proc_locks(5)`).
-    fn parse(table: &str) -> Self {
+    pub(super) fn parse(table: &str) -> Self {
         let mut flocks: HashMap<String, Vec<i32>> = HashMap::new();
         for line in table.lines() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -111,7 +111,7 @@ impl Flocks {
         file.map_or(&[], |file| self.named(file.dev(), file.ino()))
     }
 
-    fn named(&self, device: u64, inode: u64) -> &[i32] {
+    pub(super) fn named(&self, device: u64, inode: u64) -> &[i32] {
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let file = format!("{major:02x}:{minor:02x}:{inode}");
         self.0.get(&file).map_or(&[], Vec::as_slice)

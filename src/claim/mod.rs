@@ -14,6 +14,8 @@ mod lock_set;
 mod mend;
 mod names;
 mod obstacle;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod queue;
 mod refusal;
 mod remarks;

@@ -107,10 +107,15 @@ pub fn read_name(file: &OsStr) -> Option<(Convention, Option<OsString>)> {
         return Some((Convention::DeviceNumbers, pty_with_numbers(numbers)));
     }
     let rest = file.strip_prefix(b"LCK..").filter(|rest| !rest.is_empty())?;
-    let in_dev = |rest: &[u8]| Some(OsString::from_vec([b"/dev/", rest].concat()));
+    let in_dev = |rest: &[u8]| {
+        // These name no device, and the last of them leads out of /dev.
+        let nowhere = matches!(rest, b"" | b"." | b"..");
+        (!nowhere).then(|| OsString::from_vec([b"/dev/", rest].concat()))
+    };
     let pty = |rest: &[u8]| {
         let number = rest.strip_prefix(b"pts_")?;
-        let number = number.iter().all(u8::is_ascii_digit).then_some(number)?;
+        let digits = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+        let number = digits.then_some(number)?;
         in_dev(&[b"pts/", number].concat())
     };
     Some(match rest.strip_prefix(b"_") {
@@ -187,6 +192,10 @@ mod tests {
         assert_eq!(read("LCK..ttyS0"), some(Convention::Path, "/dev/ttyS0"));
         assert_eq!(read("LK.000.136.050"), some(Convention::DeviceNumbers, "/dev/pts/50"));
         assert_eq!(read("LK.000.004.064"), Some((Convention::DeviceNumbers, None)));
+        assert_eq!(read("LCK..pts_"), Some((Convention::Path, None)));
+        for nowhere in ["LCK...", "LCK....", "LCK.._", "LCK.._.", "LCK.._.."] {
+            assert!(read(nowhere).is_some_and(|(_, path)| path.is_none()), "{nowhere}");
+        }
         for other in ["LCK..", "lockdev", ".LCK..x", "LCK.x", "subsys"] {
             assert_eq!(read(other), None, "{other}");
         }

@@ -131,7 +131,7 @@ fn queue_for(target: &Target) -> String {
 }
 
 /// When a ticket was taken, since the machine started, and by which process.
-fn read_ticket(ticket: &str) -> Option<(Duration, i32)> {
+pub(super) fn read_ticket(ticket: &str) -> Option<(Duration, i32)> {
     let (time, pid) = ticket.split_once('-')?;
     let (seconds, nanoseconds) = time.split_at_checked(12)?;
     Some((Duration::new(seconds.parse().ok()?, nanoseconds.parse().ok()?), pid.parse().ok()?))
@@ -139,7 +139,7 @@ fn read_ticket(ticket: &str) -> Option<(Duration, i32)> {
 
 /// The tickets of a queue in the kernel's table: the last field of a line is the name, with `@` for an
 /// abstract one; in the fourth a flag tells who listens (`__SO_ACCEPTCON`).
-fn tickets(table: &str, queue: &str) -> Vec<String> {
+pub(super) fn tickets(table: &str, queue: &str) -> Vec<String> {
     let ticket = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, _, _, "00010000", _, _, _, name] = fields[..] else { return None };

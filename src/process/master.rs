@@ -30,8 +30,7 @@ impl Master {
     /// Reads what the descriptor `number` of process `pid`, which is open on `ptmx`, is the master of.
     pub(super) fn read(pid: i32, number: i32, ptmx: Device) -> Option<Self> {
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-        let index = info.lines().find_map(|line| line.strip_prefix("tty-index:"))?;
-        let index = index.trim().parse().ok()?;
+        let index = index_in(&info)?;
         Some(Self { index, instance: instance(pid, number, ptmx, index) })
     }
 
@@ -42,6 +41,12 @@ impl Master {
         }
         self.instance.map(|instance| instance == device.filesystem)
     }
+}
+
+/// The slave's number in what `/proc` says of a descriptor.
+pub(super) fn index_in(info: &str) -> Option<u32> {
+    let index = info.lines().find_map(|line| line.strip_prefix("tty-index:"))?;
+    index.trim().parse().ok()
 }
 
 /// Whether `device` is a slave in a devpts instance (`UNIX98_PTY_SLAVE_MAJOR` and the seven behind it).

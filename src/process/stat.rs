@@ -35,7 +35,7 @@ impl Stat {
         Self::parse(text.get(..count)?)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
         // The name stands in parentheses and may itself contain any of these bytes: the last
         // parenthesis is the one that counts.
         let open = text.iter().position(|&byte| byte == b'(')?;

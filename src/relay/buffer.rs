@@ -94,39 +94,3 @@ impl Buffer {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    use super::Buffer;
-
-    proptest! {
-        #[test]
-        fn it_is_a_queue(steps in prop::collection::vec((any::<bool>(), 0_usize..12), 0..200)) {
-            let mut buffer = Buffer::new(16);
-            let mut model = VecDeque::new();
-            let mut next = 0_u8;
-            for (put, count) in steps {
-                if put {
-                    let bytes: Vec<u8> = (0..count.min(buffer.room()))
-                        .map(|_| { next = next.wrapping_add(1); next })
-                        .collect();
-                    buffer.push(&bytes);
-                    model.extend(bytes);
-                } else {
-                    let count = count.min(buffer.oldest().len());
-                    let expected: Vec<u8> = model.drain(..count).collect();
-                    prop_assert_eq!(&buffer.oldest()[..count], &expected[..]);
-                    buffer.consume(count);
-                }
-                prop_assert_eq!(buffer.contents(), Vec::from(model.clone()));
-                prop_assert_eq!(buffer.len(), model.len());
-                prop_assert_eq!(buffer.oldest().is_empty(), model.is_empty());
-                prop_assert_eq!(buffer.free().is_empty(), model.len() == 16);
-            }
-        }
-    }
-}

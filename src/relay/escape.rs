@@ -136,24 +136,8 @@ impl Escape {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
+    use super::super::properties::outcome;
     use super::*;
-
-    /// What the console gets and what we are told, when the input comes in these reads.
-    fn outcome<'a>(key: u8, reads: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Vec<Command>) {
-        let mut escape = Escape::new(key);
-        let (mut typed, mut commands) = (Vec::new(), Vec::new());
-        for mut read in reads {
-            while let Some(piece) = escape.next(&mut read) {
-                match piece {
-                    Piece::Typed(bytes) => typed.extend(bytes),
-                    Piece::Command(command) => commands.push(command),
-                }
-            }
-        }
-        (typed, commands)
-    }
 
     #[test]
     fn keys_are_read_as_people_write_them() {
@@ -215,37 +199,5 @@ mod tests {
     fn the_escape_key_twice_sends_it_even_where_it_is_a_command() {
         assert_eq!(outcome(0x11, [b"\x11\x11" as &[u8]]), (vec![0x11], vec![]));
         assert_eq!(outcome(0x11, [b"\x11q" as &[u8]]), (vec![], vec![Command::Detach]));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_but_the_escape_key_is_held_back(
-            input in prop::collection::vec(any::<u8>(), 0..300), key in 0_u8..32,
-        ) {
-            let plain: Vec<u8> = input.into_iter().filter(|byte| *byte != key).collect();
-            prop_assert_eq!(outcome(key, [&plain[..]]), (plain.clone(), vec![]));
-        }
-
-        #[test]
-        fn doubling_the_escape_key_passes_every_byte(
-            input in prop::collection::vec(0_u8..6, 0..300), key in 0_u8..6,
-        ) {
-            let doubled: Vec<u8> = input
-                .iter()
-                .flat_map(|byte| std::iter::repeat_n(*byte, 1 + usize::from(*byte == key)))
-                .collect();
-            prop_assert_eq!(outcome(key, [&doubled[..]]), (input, vec![]));
-        }
-
-        #[test]
-        fn how_the_input_is_split_into_reads_makes_no_difference(
-            reads in prop::collection::vec(prop::collection::vec(0_u8..8, 0..9), 0..40), key in 0_u8..8,
-        ) {
-            let whole = reads.concat();
-            prop_assert_eq!(
-                outcome(key, reads.iter().map(|read| &read[..])),
-                outcome(key, [&whole[..]])
-            );
-        }
     }
 }

@@ -15,6 +15,8 @@ mod event_loop;
 mod line;
 mod linger;
 mod notices;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod signals;
 mod watcher;
 mod ways;

@@ -164,7 +164,7 @@ pub fn ask(
 }
 
 impl Gift {
-    fn open(
+    pub(super) fn open(
         line: OwnedFd,
         descriptors: Vec<OwnedFd>,
         [typed, printed]: [u64; 2],

@@ -4,6 +4,8 @@ pub mod door;
 mod gallery;
 pub mod handover;
 pub mod place;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 pub mod protocol;
 pub mod seat;
 pub mod tape;

@@ -33,6 +33,16 @@ fn on_a_terminal_it_shows_in_place_what_changes_and_q_ends_it() {
 }
 
 #[test]
+fn a_pause_beyond_every_clock_is_a_very_long_one() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let watch = Vconsole::status().locks(&locks).arg("--watch=9223372036854775807s").arg(&guest);
+    let session = watch.piped();
+    session.stdout().hears("free");
+    session.signal(Signal::TERM);
+    assert_eq!(session.wait(), 143);
+}
+
+#[test]
 fn ctrl_c_and_signals_end_it_and_give_the_terminal_back() {
     let (guest, locks) = (Guest::new(), Locks::new());
     for (signal, code) in

@@ -1,0 +1,79 @@
+//! What must hold of bytes on their way, whatever they are.
+
+#![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
+
+use std::collections::VecDeque;
+
+use super::buffer::Buffer;
+use super::escape::{Command, Escape, Piece};
+
+/// What the console gets and what we are told, when the input comes in these reads.
+pub(super) fn outcome<'a>(
+    key: u8,
+    reads: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<u8>, Vec<Command>) {
+    let mut escape = Escape::new(key);
+    let (mut typed, mut commands) = (Vec::new(), Vec::new());
+    for mut read in reads {
+        while let Some(piece) = escape.next(&mut read) {
+            match piece {
+                Piece::Typed(bytes) => typed.extend(bytes),
+                Piece::Command(command) => commands.push(command),
+            }
+        }
+        assert_eq!(read, b"", "some of what was read is held back");
+    }
+    (typed, commands)
+}
+
+/// Every byte that is no command passes, unchanged and in order, however the input is split.
+pub fn escape(bytes: &[u8]) {
+    let (&[key, size], input) = bytes.split_at(bytes.len().min(2)) else { return };
+    let key = if key < 0x20 { key } else { 0x1d };
+    let (mut typed, mut told, mut rest) = (Vec::new(), 0, input);
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != key {
+            typed.push(*first);
+        } else if let [second, after @ ..] = after {
+            rest = after;
+            if *second == key {
+                typed.push(key);
+            } else {
+                told += 1;
+            }
+        }
+    }
+    let whole = outcome(key, [input]);
+    assert_eq!((&whole.0, whole.1.len()), (&typed, told));
+    assert_eq!(outcome(key, input.chunks(usize::from(size).max(1))), whole);
+    assert_eq!(outcome(key, input.chunks(1)), whole);
+}
+
+/// The buffer is a queue: two bytes of the input are a step, whether to put or take, and how many.
+pub fn buffer(bytes: &[u8]) {
+    let mut buffer = Buffer::new(16);
+    let mut model = VecDeque::new();
+    let mut next = 0_u8;
+    for step in bytes.chunks_exact(2) {
+        let count = usize::from(step[1] % 17);
+        if step[0] % 2 == 1 {
+            let put = (0..count.min(buffer.room())).map(|_| {
+                next = next.wrapping_add(1);
+                next
+            });
+            let put: Vec<u8> = put.collect();
+            buffer.push(&put);
+            model.extend(put);
+        } else {
+            let count = count.min(buffer.oldest().len());
+            let expected: Vec<u8> = model.drain(..count).collect();
+            assert_eq!(&buffer.oldest()[..count], &expected[..]);
+            buffer.consume(count);
+        }
+        assert_eq!(buffer.contents(), Vec::from(model.clone()));
+        assert_eq!((buffer.len(), buffer.room()), (model.len(), 16 - model.len()));
+        assert_eq!(buffer.oldest().is_empty(), model.is_empty());
+        assert_eq!(buffer.free().is_empty(), model.len() == 16);
+    }
+}
