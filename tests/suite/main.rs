@@ -30,6 +30,7 @@ mod peers;
 mod pipes;
 mod races;
 mod refusals;
+mod security;
 mod session_mode;
 mod status;
 mod status_holders;
