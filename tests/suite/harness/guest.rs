@@ -80,7 +80,14 @@ impl Guest {
 
     /// The guest prints without end, until the flood is dropped.
     pub(crate) fn floods(&self) -> Flood {
-        Flood::into(Arc::clone(&self.pty().master))
+        let line = b"all work and no play\r\n".repeat(100);
+        Flood::into(Arc::clone(&self.pty().master), Duration::ZERO, move |_| line.clone())
+    }
+
+    /// The guest counts without end: 2 MB a second of [`counting_from`], until the flood is dropped.
+    pub(crate) fn counts(&self) -> Flood {
+        let pause = Duration::from_millis(2);
+        Flood::into(Arc::clone(&self.pty().master), pause, |at| counting_from(at, 4096))
     }
 
     /// The guest ends: its VMM closes the master.
@@ -109,6 +116,16 @@ impl Guest {
     }
 }
 
+/// `length` bytes of the stream in which a guest counts, from its byte number `at` on: each sixteen of them
+/// are a number and a blank.
+pub(crate) fn counting_from(at: u64, length: usize) -> Vec<u8> {
+    let first = at / 16;
+    let lines = (length / 16 + 2) as u64;
+    let text = (first..first + lines).flat_map(|number| format!("{number:015} ").into_bytes());
+    let skip = usize::try_from(at % 16).unwrap();
+    text.skip(skip).take(length).collect()
+}
+
 impl AsRef<OsStr> for Guest {
     fn as_ref(&self) -> &OsStr {
         self.path.as_os_str()
@@ -132,12 +149,16 @@ struct Taken {
 const STUCK: Duration = Duration::from_millis(200);
 
 impl Flood {
-    fn into(console: Arc<OwnedFd>) -> Self {
+    fn into(
+        console: Arc<OwnedFd>,
+        pause: Duration,
+        text: impl Fn(u64) -> Vec<u8> + Send + 'static,
+    ) -> Self {
         let last = Mutex::new(Instant::now());
         let taken = Taken { bytes: AtomicU64::new(0), last, over: AtomicBool::new(false) };
         let shared = Arc::new(taken);
         let pouring = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || pouring.pour(&console));
+        let thread = std::thread::spawn(move || pouring.pour(&console, pause, text));
         Self { shared, thread: Some(thread) }
     }
 
@@ -160,16 +181,19 @@ impl Flood {
 }
 
 impl Taken {
-    fn pour(&self, console: &OwnedFd) {
-        let line = b"all work and no play\r\n".repeat(100);
+    fn pour(&self, console: &OwnedFd, pause: Duration, text: impl Fn(u64) -> Vec<u8>) {
         while !self.over.load(Ordering::Relaxed) {
             // Where it takes nothing more, or not all: poll would not wait once the slave is closed.
-            let Ok(count) = rustix::io::write(console, &line) else {
+            let text = text(self.bytes.load(Ordering::Relaxed));
+            let Ok(count) = rustix::io::write(console, &text) else {
                 std::thread::sleep(GLANCE);
                 continue;
             };
-            self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+            self.bytes.fetch_add(count as u64, Ordering::SeqCst);
             *self.last.lock().unwrap() = Instant::now();
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
         }
     }
 }

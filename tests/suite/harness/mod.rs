@@ -30,7 +30,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 pub(crate) use bystander::Bystander;
 pub(crate) use ear::{Ear, contains, silence};
-pub(crate) use guest::{Client, Flood, Guest};
+pub(crate) use guest::{Client, Flood, Guest, counting_from};
 pub(crate) use locks::Locks;
 pub(crate) use pause::Pause;
 pub(crate) use process::{Process, is_alive};

@@ -80,6 +80,11 @@ impl Process {
         Duration::from_millis((ticks(13) + ticks(14)) * 10)
     }
 
+    /// The memory that it has, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:") * 1024
+    }
+
     /// The most memory it ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.status("VmHWM:") * 1024

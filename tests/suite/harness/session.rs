@@ -124,6 +124,11 @@ impl Piped {
         write_all(self.stdin.as_ref().expect("stdin was closed"), bytes.as_ref(), "stdin");
     }
 
+    /// How many bytes wait in its standard input that nobody has read.
+    pub(crate) fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(self.stdin.as_ref().expect("stdin was closed")).unwrap()
+    }
+
     /// Ends its standard input.
     pub(crate) fn closes_stdin(&mut self) {
         if let Some(stdin) = self.stdin.take() {

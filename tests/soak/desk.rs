@@ -1,0 +1,182 @@
+//! Somebody who drives, at a terminal or in a pipe.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::dice::Dice;
+use crate::harness::{Ear, Piped, Process, Program, Session, Settings, Terminal};
+use crate::harness::{contains, until, until_within};
+use crate::streams::is_shown;
+
+/// A takeover from whoever hangs takes a few seconds, and the machine may be loaded.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One session, and what it is told with. Its standard output has the console's bytes alone.
+pub(crate) struct Desk {
+    seat: Seat,
+    /// Whether its guard was killed once: after some times a session does without.
+    pub(crate) guard_was_killed: bool,
+}
+
+enum Seat {
+    Pipes(Piped),
+    Terminal {
+        terminal: Terminal,
+        before: Settings,
+        session: Session,
+        notices: PathBuf,
+        _of: TempDir,
+    },
+}
+
+impl Desk {
+    /// Somebody starts `program`, in a pipe or at a terminal.
+    pub(crate) fn somewhere(program: Program, dice: &mut Dice) -> Self {
+        if dice.coin() { Self::in_pipes(&program) } else { Self::at_a_terminal(program) }
+    }
+
+    /// Starts `program` in a pipe.
+    pub(crate) fn in_pipes(program: &Program) -> Self {
+        Self { seat: Seat::Pipes(program.piped()), guard_was_killed: false }
+    }
+
+    /// Starts `program` at a terminal.
+    fn at_a_terminal(program: Program) -> Self {
+        let (terminal, directory) = (Terminal::new(), tempfile::tempdir().unwrap());
+        let (before, notices) = (terminal.settings(), directory.path().join("notices"));
+        let program = program.redirected(format!("2>'{}'", notices.display()));
+        let session = program.on(&terminal);
+        let seat = Seat::Terminal { terminal, before, session, notices, _of: directory };
+        Self { seat, guard_was_killed: false }
+    }
+
+    pub(crate) fn is_in_pipes(&self) -> bool {
+        matches!(self.seat, Seat::Pipes(_))
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        match &self.seat {
+            Seat::Pipes(piped) => piped,
+            Seat::Terminal { session, .. } => session,
+        }
+    }
+
+    /// What the console printed.
+    pub(crate) fn ear(&self) -> &Ear {
+        match &self.seat {
+            Seat::Pipes(piped) => piped.stdout(),
+            Seat::Terminal { terminal, .. } => terminal.ear(),
+        }
+    }
+
+    pub(crate) fn types(&self, bytes: &[u8]) {
+        match &self.seat {
+            Seat::Pipes(piped) => piped.types(bytes),
+            Seat::Terminal { terminal, .. } => terminal.types(bytes),
+        }
+    }
+
+    /// How many bytes were typed and not read; nothing where that cannot be known.
+    pub(crate) fn unread(&self) -> Option<u64> {
+        match &self.seat {
+            Seat::Pipes(piped) => Some(piped.unread()),
+            Seat::Terminal { .. } => None,
+        }
+    }
+
+    /// What it said of itself.
+    pub(crate) fn notices(&self) -> String {
+        let bytes = match &self.seat {
+            Seat::Pipes(piped) => piped.stderr().so_far(),
+            Seat::Terminal { notices, .. } => std::fs::read(notices).unwrap_or_default(),
+        };
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until it is connected.
+    #[track_caller]
+    pub(crate) fn connects(&self) {
+        until_within(PATIENCE, "it is connected", || {
+            let ended = self.session().has_ended() && !self.is_connected();
+            assert!(!ended, "it ended: {}", self.notices());
+            self.is_connected()
+        });
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        contains(self.notices().as_bytes(), b"connected to")
+    }
+
+    /// The terminal is gone.
+    pub(crate) fn vanishes(&mut self) {
+        if let Seat::Terminal { terminal, .. } = &mut self.seat {
+            terminal.vanishes();
+        }
+    }
+
+    /// What was shown until the session, which has ended, ended.
+    pub(crate) fn last_words(&self) -> Vec<u8> {
+        let Seat::Terminal { terminal, .. } = &self.seat else {
+            self.ear().to_the_end();
+            return self.ear().forget();
+        };
+        // All that was written was there at once; but a terminal has no end to wait for.
+        let mut before = usize::MAX;
+        until("nothing more is shown", || {
+            let now = terminal.ear().so_far().len();
+            std::thread::sleep(Duration::from_millis(30));
+            std::mem::replace(&mut before, now) == now
+        });
+        // What was typed and came through when it was set back was echoed.
+        let mut words = self.ear().forget();
+        words.retain(|&byte| is_shown(byte));
+        words
+    }
+
+    /// The terminal of a session that has ended is as it was before.
+    #[track_caller]
+    pub(crate) fn is_as_it_was(&self) {
+        if let Seat::Terminal { terminal, before, .. } = &self.seat {
+            until("the terminal is as it was", || terminal.settings() == *before);
+        }
+    }
+
+    /// The guard, if it has one at this moment.
+    pub(crate) fn guard(&self) -> Option<Process> {
+        let guard = children_of(self.session().pid()).find(|(state, _)| !state.starts_with('Z'))?;
+        Process::find(Pid::from_raw(guard.1)?)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.session().signal(signal);
+    }
+}
+
+/// Guards outlive their sessions, and are our children then: but not for long.
+#[track_caller]
+pub(crate) fn no_guard_is_left_alone() {
+    let own = i32::try_from(std::process::id()).unwrap();
+    until_within(PATIENCE, "the guards of ended sessions have left", || {
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            children_of(own).partition(|(state, _)| state.starts_with('Z'));
+        let dead = dead.into_iter().filter_map(|(_, pid)| Process::find(Pid::from_raw(pid)?));
+        dead.for_each(|guard| guard.kill());
+        alive.is_empty()
+    });
+}
+
+/// The guards that are children of `parent`: the states they are in, and their numbers.
+fn children_of(parent: i32) -> impl Iterator<Item = (String, i32)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(move |pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (name, rest) = stat.rsplit_once(") ")?;
+        let (state, rest) = rest.split_once(' ')?;
+        let is_its = rest.split(' ').next() == Some(&parent.to_string());
+        (is_its && name.ends_with("(vconsole-guard")).then(|| (state.to_owned(), pid))
+    })
+}

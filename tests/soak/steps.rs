@@ -1,0 +1,220 @@
+//! What can happen.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::desk::Desk;
+use crate::dice::Dice;
+use crate::harness::{Bystander, Program, Terminal, until};
+use crate::stage::Stage;
+
+/// Something that can happen.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    /// Whether it can happen now.
+    may: fn(&Stage) -> bool,
+    pub(crate) run: fn(&mut Stage, &mut Dice),
+}
+
+const ALL: [Step; 16] = [
+    Step { name: "attached", may: is_free, run: attaches },
+    Step { name: "evicted clients", may: is_free, run: evicts_a_client },
+    Step { name: "evicted daemons", may: is_free_for_root, run: evicts_a_daemon },
+    Step { name: "refused", may: is_driven, run: is_refused },
+    Step { name: "takeovers", may: is_driven, run: takes_over },
+    Step { name: "takeovers", may: is_driven, run: takes_over },
+    Step { name: "takeovers from the stopped", may: is_driven, run: takes_over_from_the_stopped },
+    Step { name: "takeovers in which one was killed", may: is_driven, run: one_of_two_is_killed },
+    Step { name: "detached", may: is_at_a_terminal, run: detaches },
+    Step { name: "ended by a signal", may: is_driven, run: is_ended_by_a_signal },
+    Step { name: "killed", may: is_driven, run: is_killed },
+    Step { name: "terminals vanished", may: is_at_a_terminal, run: terminal_vanishes },
+    Step { name: "stopped and continued", may: is_in_pipes, run: stops_and_goes_on },
+    Step { name: "guards killed", may: has_its_first_guard, run: guard_is_killed },
+    Step { name: "guards stopped and continued", may: is_driven, run: guard_stops_and_goes_on },
+    Step { name: "guests that read nothing", may: is_driven, run: guest_reads_nothing_for_a_while },
+];
+
+/// What happens next.
+pub(crate) fn choose(stage: &Stage, dice: &mut Dice) -> Step {
+    let possible: Vec<Step> = ALL.into_iter().filter(|step| (step.may)(stage)).collect();
+    dice.one_of(&possible)
+}
+
+fn is_free(stage: &Stage) -> bool {
+    stage.driver.is_none()
+}
+
+fn is_free_for_root(stage: &Stage) -> bool {
+    is_free(stage) && rustix::process::geteuid().is_root()
+}
+
+fn is_driven(stage: &Stage) -> bool {
+    stage.driver.is_some()
+}
+
+fn is_in_pipes(stage: &Stage) -> bool {
+    stage.driver.as_ref().is_some_and(Desk::is_in_pipes)
+}
+
+fn is_at_a_terminal(stage: &Stage) -> bool {
+    stage.driver.as_ref().is_some_and(|driver| !driver.is_in_pipes())
+}
+
+fn has_its_first_guard(stage: &Stage) -> bool {
+    stage.driver.as_ref().is_some_and(|driver| !driver.guard_was_killed)
+}
+
+fn attaches(stage: &mut Stage, dice: &mut Dice) {
+    let desk = Desk::somewhere(stage.attach(), dice);
+    desk.connects();
+    stage.drives(desk);
+}
+
+fn is_forced(stage: &mut Stage, dice: &mut Dice) {
+    let desk = Desk::somewhere(stage.attach().arg("--force"), dice);
+    desk.connects();
+    stage.drives(desk);
+}
+
+/// Somebody at a terminal has the console open, and reads nothing.
+fn evicts_a_client(stage: &mut Stage, dice: &mut Dice) {
+    let desk = Terminal::new();
+    let redirection = format!("<'{}'", stage.guest.path().display());
+    let client = Program::new("sleep").arg("1000").redirected(redirection).on(&desk);
+    let path = stage.guest.path().to_path_buf();
+    until("the client has the console open", || client.open_files().contains(&path));
+    is_forced(stage, dice);
+    until("the client is evicted", || client.has_ended());
+}
+
+/// A daemon has it open: it is hung up, and what nobody had read is dropped.
+fn evicts_a_daemon(stage: &mut Stage, dice: &mut Dice) {
+    let _daemon = Bystander::daemon_with_open(stage.guest.path());
+    stage.was_disturbed();
+    is_forced(stage, dice);
+}
+
+fn is_refused(stage: &mut Stage, _: &mut Dice) {
+    let refused = stage.attach().output();
+    assert_eq!(refused.status, 3, "{refused:?}");
+}
+
+fn types_something(stage: &mut Stage, dice: &mut Dice) {
+    // No more than a terminal holds, should nobody read it.
+    let most = if is_in_pipes(stage) { 30_000 } else { 2000 };
+    stage.types(dice.below(most));
+}
+
+fn takes_over(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let desk = Desk::somewhere(stage.attach().arg("--force"), dice);
+    desk.connects();
+    let old = stage.driver.take().unwrap();
+    stage.has_ended(&old, 4);
+    stage.drives(desk);
+}
+
+fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let old = stage.driver.take().unwrap();
+    let guard = old.guard().filter(|_| dice.coin());
+    old.signal(Signal::STOP);
+    old.session().is_stopped();
+    if let Some(guard) = &guard {
+        guard.signal(Signal::STOP);
+    }
+    let desk = Desk::somewhere(stage.attach().arg("--force"), dice);
+    desk.connects();
+    stage.has_ended(&old, 4);
+    stage.drives(desk);
+    if let Some(guard) = guard {
+        guard.signal(Signal::CONT);
+    }
+}
+
+/// Whoever is killed in the middle, one drives or nobody.
+fn one_of_two_is_killed(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let old = stage.driver.take().unwrap();
+    let new = Desk::in_pipes(&stage.attach().arg("--force"));
+    std::thread::sleep(dice.moment(Duration::from_millis(60)));
+    if dice.coin() {
+        new.signal(Signal::KILL);
+        stage.newcomer_was_killed(old, &new);
+    } else {
+        old.signal(Signal::KILL);
+        stage.was_killed(&old, false);
+        new.connects();
+        stage.drives(new);
+    }
+}
+
+fn detaches(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let driver = stage.driver.take().unwrap();
+    driver.types(b"\x1d.");
+    stage.has_ended(&driver, 0);
+}
+
+fn is_ended_by_a_signal(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let driver = stage.driver.take().unwrap();
+    let (signal, status) =
+        dice.one_of(&[(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)]);
+    driver.signal(signal);
+    stage.has_ended(&driver, status);
+}
+
+fn is_killed(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let driver = stage.driver.take().unwrap();
+    // One that is stopped is not killed sooner or later.
+    if driver.is_in_pipes() && dice.coin() {
+        driver.signal(Signal::STOP);
+    }
+    driver.signal(Signal::KILL);
+    stage.was_killed(&driver, false);
+}
+
+fn terminal_vanishes(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let mut driver = stage.driver.take().unwrap();
+    driver.vanishes();
+    assert_eq!(driver.session().wait(), 129);
+    stage.was_killed(&driver, true);
+}
+
+fn stops_and_goes_on(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let driver = stage.driver.as_ref().unwrap();
+    driver.signal(Signal::STOP);
+    std::thread::sleep(dice.moment(Duration::from_millis(100)));
+    driver.signal(Signal::CONT);
+}
+
+fn guard_is_killed(stage: &mut Stage, _: &mut Dice) {
+    let driver = stage.driver.as_mut().unwrap();
+    until("it has a guard", || driver.guard().is_some());
+    let guard = driver.guard().unwrap();
+    guard.signal(Signal::KILL);
+    driver.guard_was_killed = true;
+    until("there is a new guard", || driver.guard().is_some_and(|new| new.pid() != guard.pid()));
+}
+
+fn guard_stops_and_goes_on(stage: &mut Stage, dice: &mut Dice) {
+    types_something(stage, dice);
+    let Some(guard) = stage.driver.as_ref().unwrap().guard() else { return };
+    guard.signal(Signal::STOP);
+    std::thread::sleep(dice.moment(Duration::from_millis(100)));
+    guard.signal(Signal::CONT);
+}
+
+fn guest_reads_nothing_for_a_while(stage: &mut Stage, dice: &mut Dice) {
+    stage.guest.stops_reading();
+    types_something(stage, dice);
+    std::thread::sleep(dice.moment(Duration::from_millis(100)));
+    stage.guest.reads_on();
+}
