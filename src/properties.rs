@@ -136,7 +136,8 @@ mod tests {
         escape: ["\x1d", "\x1d.", "\x1d\x1d", "\x1d?", "\x1d\x11", "ls\r", "q", "\x11"],
         buffer: ["\x01\x10", "\x01\x07", "\x02\x03", "\x02\x10"],
         message: [
-            "{\"takeover\":{\"version\":1,\"about\":{}}}", "{\"takeover\":{\"version\":2,\"about\":{\"host\":null}}}",
+            "{\"takeover\":{\"version\":2,\"about\":{}}}",
+            "{\"watch\":{\"version\":2,\"about\":{},\"from\":{\"reel\":1,\"at\":1}}}", "{\"takeover\":{\"version\":1,\"about\":{\"host\":null}}}",
             "\"done\"", "{\"refused\":\"\"}", "{\"console\":{\"typed\":0,\"printed\":9}}", "{", "}", "\"", ":", ",",
             "[", "]", "\\u0000", "1e999", "\x02", "\x03", "null",
         ],

@@ -29,6 +29,9 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// Two sessions' buffers hold no more than this.
 const MOST_UNDELIVERED: u64 = 8 * 1024 * 1024;
 
+/// No console has printed more: a tape that ends farther is none, and places on it could not be counted.
+const FARTHEST: u64 = u64::MAX / 2;
+
 /// What became of a console that was given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -180,6 +183,7 @@ impl Gift {
         let file = File::from(file);
         file.read_exact_at(&mut bytes, 0)?;
         let printed = bytes.split_off(usize::try_from(typed).map_err(|_| wrong())?);
+        let tape = tape.filter(|end| end.at <= FARTHEST);
         let tape = tape.map(|end| wind_on(&file, length, end)).transpose()?;
         Ok(Self { line, console, typed: bytes, printed, tape })
     }
@@ -249,4 +253,22 @@ pub fn is_left_to_us(line: impl AsFd, until: Option<Instant>) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn a_tape_that_no_console_can_have_printed_is_left_alone() {
+        let flags = SocketFlags::CLOEXEC;
+        let (line, _) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let file = || memfd_create("tape", MemfdFlags::CLOEXEC).unwrap();
+        let tape = Some(Place { reel: 1, at: u64::MAX });
+        let gift = Gift::open(line, vec![file(), file()], [0, 0], tape).unwrap();
+        assert!(gift.tape.is_none());
+    }
 }

@@ -18,7 +18,7 @@ use rustix::net::{
 
 use super::door::{Call, understand};
 use super::handover::{Gift, Outcome, outcome};
-use super::protocol::{Answer, Request, VERSION};
+use super::protocol::{Answer, Place, Request, VERSION};
 use crate::wire::{self, Peer};
 
 /// The two ends of a line.
@@ -68,8 +68,14 @@ fn is_understood_or_refused(packet: &[u8], ours: OwnedFd, theirs: &OwnedFd) {
     let request = serde_json::from_slice(packet);
     let call = understand(ours, peer);
     if let Some(call) = &call {
-        assert!(matches!(request, Ok(Request::Takeover { version: VERSION, .. })), "{request:?}");
-        let Call::Takeover { visitor, .. } = call else { panic!("we are no stranger") };
+        let (
+            Ok(Request::Takeover { version, about, .. } | Request::Watch { version, about, .. }),
+            Call::Takeover { visitor, .. } | Call::Watch { visitor, .. },
+        ) = (request, call)
+        else {
+            panic!("{call:?} was not said");
+        };
+        assert_eq!((version, &about), (VERSION, &visitor.about));
         crate::properties::is_harmless(&visitor.to_string());
         assert_eq!(wire::receive::<Answer>(theirs).err(), Some(Errno::AGAIN), "answered too early");
     } else {
@@ -94,8 +100,16 @@ pub fn gift(bytes: &[u8]) {
     let descriptors: Vec<OwnedFd> = descriptors.collect();
     let two = descriptors.len() == 2;
     let whole = typed.checked_add(printed).is_some_and(|it| it <= content.len() as u64);
-    match Gift::open(line, descriptors, typed, printed) {
-        Ok(gift) => {
+    let at = if size & 2 == 0 { number(16) } else { u64::MAX - number(16) };
+    let tape = (size & 1 == 1).then_some(Place { reel: 7, at });
+    match Gift::open(line, descriptors, [typed, printed], tape) {
+        Ok(mut gift) => {
+            if let Some(mut tape) = gift.tape.take() {
+                let (end, kept) = (tape.end().at, tape.all_from(tape.oldest()));
+                assert!(content.ends_with(&kept), "a tape of something else");
+                tape.record(&content);
+                assert_eq!(tape.end().at, end + content.len() as u64);
+            }
             let (_, _, for_console, for_terminal) = gift.into_parts();
             let all = [for_console.clone(), for_terminal].concat();
             assert!(two && whole && content.starts_with(&all), "{typed} and {printed} bytes");
