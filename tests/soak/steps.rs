@@ -118,7 +118,9 @@ fn takes_over(stage: &mut Stage, dice: &mut Dice) {
 }
 
 fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
-    types_something(stage, dice);
+    if is_in_pipes(stage) {
+        types_something(stage, dice);
+    }
     let old = stage.driver.take().unwrap();
     let guard = old.guard().filter(|_| dice.coin());
     old.signal(Signal::STOP);
