@@ -11,7 +11,7 @@ use std::panic;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use rustix::io::Errno;
 use rustix::termios::{
@@ -161,6 +161,44 @@ pub fn is_raw() -> bool {
 #[must_use]
 pub fn in_foreground() -> bool {
     tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == getpgrp())
+}
+
+/// While it lives, who reads the terminal in the background is not stopped by it, but told (`EIO`,
+/// `__tty_check_change` in `drivers/tty/tty_jobctrl.c`): the kernel would begin the read again whenever
+/// somebody continues us, and stop us again before we can see why.
+#[derive(Debug)]
+pub struct Unstopped(Option<SigSet>);
+
+impl Unstopped {
+    /// From now on.
+    #[must_use]
+    pub fn new() -> Self {
+        let stops = SigSet::from(Signal::SIGTTIN);
+        Self(stops.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Default for Unstopped {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Unstopped {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            let _ = before.thread_set_mask();
+        }
+    }
+}
+
+/// Stops us as the kernel stops who reads the terminal in the background, until somebody continues us.
+/// Does nothing where nobody would: our job has no shell any more.
+pub fn stop_as_a_reader() {
+    let stops = SigSet::from(Signal::SIGTTIN);
+    let Ok(before) = stops.thread_swap_mask(SigmaskHow::SIG_UNBLOCK) else { return };
+    let _ = raise(Signal::SIGTTIN);
+    let _ = before.thread_set_mask();
 }
 
 fn raw_settings() -> MutexGuard<'static, Option<(Modes, Modes)>> {

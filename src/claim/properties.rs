@@ -152,7 +152,10 @@ pub fn kernel_tables(bytes: &[u8]) {
     let found = tickets(&text, queue);
     for ticket in &found {
         assert!(text.contains(&format!("@{queue}{ticket}")), "{ticket} is invented");
-        assert!(ticket.len() > 22 && read_ticket(ticket).is_none_or(|(_, pid)| pid >= 0), "{ticket}");
+        assert!(
+            ticket.len() > 22 && read_ticket(ticket).is_none_or(|(_, pid)| pid >= 0),
+            "{ticket}"
+        );
     }
     let line = format!("ffff: 00000002 00000000 00010000 0005 01 99 @{queue}{ticket}");
     let with = tickets(&format!("{text}\n{line}\n"), queue);

@@ -88,7 +88,7 @@ struct Ready {
 /// So often watchers are looked after before something else is done that cannot wait.
 const LOOKS: usize = 8;
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut fds, Some(&timeout(Duration::ZERO))).is_ok_and(|count| count > 0)
 }
@@ -146,6 +146,7 @@ impl<'a> Relay<'a> {
     /// Moves bytes until there is a reason to end, and gives what was not delivered then.
     pub(super) fn run(mut self) -> Result<(Ending, Undelivered), Error> {
         self.pass_window_size();
+        let _unstopped = self.raw.map(|_| terminal::Unstopped::new());
         test_point::reached("relay");
         let stop = loop {
             if let Err(stop) = self.turn() {

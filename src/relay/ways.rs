@@ -10,8 +10,9 @@ use rustix::io::{Errno, read, retry_on_intr, write};
 use super::buffer::Buffer;
 use super::endpoint::Kind;
 use super::escape::{Escape, Piece};
-use super::event_loop::{BUFFER, GONE, Relay, Step, Stop};
+use super::event_loop::{BUFFER, GONE, Relay, Step, Stop, is_readable};
 use super::{Ending, Error, timeout};
+use crate::{terminal, test_point};
 
 /// What is read from a terminal at once. Its own buffer holds no more (`N_TTY_BUF_SIZE` in
 /// `drivers/tty/n_tty.c`).
@@ -73,6 +74,7 @@ impl Relay<'_> {
         if room == 0 || self.input_ended {
             return Ok(false);
         }
+        test_point::reached("typed");
         let mut typed = [0; TYPED_READ];
         let read = if self.escape.is_some() {
             self.input.read(&mut typed[..room.min(TYPED_READ)])
@@ -85,7 +87,10 @@ impl Relay<'_> {
             Ok(Some(count)) if self.escape.is_some() => self.sort_out(&typed[..count])?,
             Ok(Some(_)) if !self.settings.typing.get() => self.refuse_typing(),
             Ok(Some(count)) => self.typed.filled(count),
-            Err(error) if self.is_terminal_gone(&error) => return self.end_input().map(|()| false),
+            Err(error) if self.is_terminal_gone(&error) => {
+                let gone = !self.is_somebody_elses();
+                return if gone { self.end_input().map(|()| false) } else { Ok(false) };
+            }
             Err(error) => return Err(Error::Stdin(error).into()),
         }
         if self.hung_up {
@@ -96,6 +101,15 @@ impl Relay<'_> {
 
     fn is_terminal_gone(&self, error: &io::Error) -> bool {
         self.input.kind() == Kind::Terminal && Errno::from_io_error(error) == Some(Errno::IO)
+    }
+
+    /// Whether the terminal was not ours to read: we were stopped just before, and continued in the
+    /// background. Then we stop again, as anybody does, and see first what has come with the signal.
+    fn is_somebody_elses(&self) -> bool {
+        if !is_readable(self.signals.as_fd()) && !terminal::in_foreground() {
+            terminal::stop_as_a_reader();
+        }
+        is_readable(self.signals.as_fd())
     }
 
     fn end_input(&mut self) -> Step {

@@ -118,9 +118,7 @@ fn takes_over(stage: &mut Stage, dice: &mut Dice) {
 }
 
 fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
-    if is_in_pipes(stage) {
-        types_something(stage, dice);
-    }
+    types_something(stage, dice);
     let old = stage.driver.take().unwrap();
     let guard = old.guard().filter(|_| dice.coin());
     old.signal(Signal::STOP);

@@ -57,6 +57,28 @@ fn a_stopped_session_hands_over_every_byte_even_if_its_guard_is_stopped_as_well(
 }
 
 #[test]
+fn a_session_that_is_stopped_when_it_is_about_to_read_hands_over() {
+    for _ in 0..rounds(1) {
+        let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+        let before = desk.settings();
+        let pause = Pause::at("typed");
+        let old = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_on(&desk);
+        desk.types("x");
+        assert_eq!(pause.reached().pid(), old.pid());
+        let start = Instant::now();
+        let new = forced(&guest, &locks).attached_to_pipes();
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        assert_eq!(old.wait(), 4);
+        assert_eq!(desk.settings(), before);
+        guest.say("end");
+        new.stdout().hears("end");
+        new.signal(Signal::TERM);
+        assert_eq!(new.wait(), 143);
+        is_as_new(&guest, &locks);
+    }
+}
+
+#[test]
 fn a_session_in_the_background_hands_over_before_it_stops_again() {
     for _ in 0..rounds(1) {
         let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
