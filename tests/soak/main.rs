@@ -76,7 +76,12 @@ impl Drop for Told<'_> {
 fn is_wanted() -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let switches = ["--list", "--ignored"];
-    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    // A word after one of these is its value.
+    let is_value =
+        |at: usize| at > 0 && ["--skip", "--test-threads"].contains(&&*arguments[at - 1]);
+    let words =
+        arguments.iter().enumerate().filter(|(at, word)| !word.starts_with('-') && !is_value(*at));
+    let mut filters = words.map(|(_, word)| word).peekable();
     let filtered = filters.peek().is_some() && !filters.any(|filter| "soak".contains(filter));
     !filtered && !arguments.iter().any(|argument| switches.contains(&argument.as_str()))
 }
