@@ -50,14 +50,16 @@ pub fn escape(bytes: &[u8]) {
     assert_eq!(outcome(key, input.chunks(1)), whole);
 }
 
-/// The buffer is a queue: two bytes of the input are a step, whether to put or take, and how many.
+/// The buffer is a queue: two bytes of the input are a step, whether to put, take or grow, and how many.
 pub fn buffer(bytes: &[u8]) {
     let mut buffer = Buffer::new(16);
     let mut model = VecDeque::new();
     let mut next = 0_u8;
     for step in bytes.chunks_exact(2) {
         let count = usize::from(step[1] % 17);
-        if step[0] % 2 == 1 {
+        if step[0] == 0xff && buffer.capacity() < 64 {
+            buffer.grow(buffer.capacity() + count);
+        } else if step[0] % 2 == 1 {
             let put = (0..count.min(buffer.room())).map(|_| {
                 next = next.wrapping_add(1);
                 next
@@ -72,8 +74,8 @@ pub fn buffer(bytes: &[u8]) {
             buffer.consume(count);
         }
         assert_eq!(buffer.contents(), Vec::from(model.clone()));
-        assert_eq!((buffer.len(), buffer.room()), (model.len(), 16 - model.len()));
+        assert_eq!((buffer.len(), buffer.room()), (model.len(), buffer.capacity() - model.len()));
         assert_eq!(buffer.oldest().is_empty(), model.is_empty());
-        assert_eq!(buffer.free().is_empty(), model.len() == 16);
+        assert_eq!(buffer.free().is_empty(), model.len() == buffer.capacity());
     }
 }
