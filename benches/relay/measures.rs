@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::figures::{Report, median_and_interval};
-use crate::scene::{Line, Scene};
+use crate::scene::{Line, Scene, Viewer};
 
 type Measure = fn(&mut Report, usize);
 
 /// Every measurement, by its name.
-pub(crate) const ALL: [(&str, Measure); 6] = [
+pub(crate) const ALL: [(&str, Measure); 7] = [
     ("down", down),
     ("up", up),
     ("echo", echo),
     ("start", start),
     ("takeover", takeover),
+    ("viewers", viewers),
     ("memory", memory),
 ];
 
@@ -206,6 +207,31 @@ fn takeover(report: &mut Report, rounds: usize) {
         times.push(vec![plain, forced]);
     }
     report.add("takeover: exec to first byte", "ms", &["plain attach", "attach --force"], &times);
+}
+
+/// The driver's throughput from the console to the terminal while others watch.
+fn viewers(report: &mut Report, rounds: usize) {
+    let counts = [0, 1, 10, 50];
+    let mut speeds = Vec::new();
+    for round in 0..=rounds {
+        let speed = counts.map(|count| {
+            let scene = Scene::new();
+            let driver = scene.attach(Client::Vconsole);
+            let mut viewers: Vec<_> = (0..count).map(|_| Viewer::of(&scene)).collect();
+            viewers.iter_mut().for_each(Viewer::watches);
+            let (took, arrived) =
+                pour(&scene.console, &driver.terminal, Client::Vconsole.portion());
+            drop(viewers);
+            driver.end();
+            arrived as f64 / MB / took.as_secs_f64()
+        });
+        // The first round only warms up.
+        if round > 0 {
+            speeds.push(speed.to_vec());
+        }
+    }
+    let names = ["nobody watches", "1 viewer", "10 viewers", "50 viewers"];
+    report.add("viewers: throughput of the driver", "MB/s", &names, &speeds);
 }
 
 /// The most memory that a client ever had, and what it started: a flood down and a paste up.

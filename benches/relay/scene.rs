@@ -1,9 +1,10 @@
 //! A guest's console, a user's terminal, and a program between the two.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -209,6 +210,39 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// Somebody who watches, and throws away what they see. Dropping it ends it.
+pub(crate) struct Viewer {
+    child: Child,
+    words: BufReader<ChildStderr>,
+}
+
+impl Viewer {
+    pub(crate) fn of(scene: &Scene) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vconsole"));
+        command.args(["attach", "--read-only", "--lock-dir"]).arg(scene.locks.path());
+        command.arg(&scene.console.path).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let words = BufReader::new(child.stderr.take().unwrap());
+        Self { child, words }
+    }
+
+    /// Waits until it watches.
+    pub(crate) fn watches(&mut self) {
+        let mut line = String::new();
+        while !line.contains("watching") {
+            line.clear();
+            assert!(self.words.read_line(&mut line).unwrap() > 0, "a viewer ended");
+        }
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
