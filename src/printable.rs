@@ -1,8 +1,11 @@
 //! Text that others chose (process names, lock contents, paths), made safe to show on a terminal.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::SystemTime;
+
+/// What another process says is shown up to so many bytes.
+pub const LONGEST: usize = 500;
 
 /// Shows bytes as text in which nothing can drive the terminal: control characters, characters that
 /// reorder or hide text, the backslash and whatever is not UTF-8 are written as escapes.
@@ -33,12 +36,7 @@ impl fmt::Display for Printable<'_> {
             for character in chunk.valid().chars() {
                 match character {
                     '\\' => out.write_str("\\\\")?,
-                    '\n' => out.write_str("\\n")?,
-                    '\r' => out.write_str("\\r")?,
-                    '\t' => out.write_str("\\t")?,
-                    plain if !drives_a_terminal(plain) => out.write_char(plain)?,
-                    '\0'..='\x7f' => write!(out, "\\x{:02x}", u32::from(character))?,
-                    _ => write!(out, "\\u{{{:x}}}", u32::from(character))?,
+                    _ => write_harmless(out, character)?,
                 }
             }
             for byte in chunk.invalid() {
@@ -47,6 +45,37 @@ impl fmt::Display for Printable<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes a character, or what stands for it where it could drive a terminal. The backslash stays.
+fn write_harmless(out: &mut impl fmt::Write, character: char) -> fmt::Result {
+    match character {
+        '\n' => out.write_str("\\n"),
+        '\r' => out.write_str("\\r"),
+        '\t' => out.write_str("\\t"),
+        plain if !drives_a_terminal(plain) => out.write_char(plain),
+        '\0'..='\x7f' => write!(out, "\\x{:02x}", u32::from(character)),
+        _ => write!(out, "\\u{{{:x}}}", u32::from(character)),
+    }
+}
+
+/// A sentence for the user that came from another process: the beginning of it, in which nothing can
+/// drive the terminal. That process has escaped the names in it, and so its backslashes stay.
+#[must_use]
+pub fn sentence(text: &str) -> String {
+    let mut harmless = String::new();
+    for character in beginning(text, LONGEST).chars() {
+        // A string takes everything.
+        let _ = write_harmless(&mut harmless, character);
+    }
+    harmless
+}
+
+/// The beginning of a text: as many whole characters as `longest` bytes hold.
+#[must_use]
+pub fn beginning(text: &str, longest: usize) -> &str {
+    let ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
+    &text[..ends.take_while(|end| *end <= longest).last().unwrap_or(0)]
 }
 
 /// A moment as the user's wall clock shows it, without a time zone: `2026-11-23 15:04:05`.
@@ -74,12 +103,22 @@ fn drives_a_terminal(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Printable;
+    use super::{LONGEST, Printable, beginning, sentence};
 
     #[test]
     fn what_others_chose_cannot_drive_the_terminal() {
         assert_eq!(Printable::bytes(b"a\x1b]0;x\x07\n\xff").to_string(), r"a\x1b]0;x\x07\n\xff");
         assert_eq!(Printable::new("\u{9b}2J\u{202e}exe").to_string(), r"\u{9b}2J\u{202e}exe");
+    }
+
+    #[test]
+    fn what_another_process_says_cannot_drive_the_terminal_and_has_an_end() {
+        assert_eq!(sentence("no\x1b[2J\r\u{9b}m"), r"no\x1b[2J\r\u{9b}m");
+        // A name in it was escaped by who said it.
+        assert_eq!(sentence(r"a\x1b[2J took it"), r"a\x1b[2J took it");
+        assert_eq!(sentence(&"x".repeat(LONGEST + 1)).len(), LONGEST);
+        assert_eq!(beginning("aéb", 2), "a");
+        assert_eq!(beginning("aéb", 3), "aé");
     }
 
     #[test]

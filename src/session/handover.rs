@@ -13,6 +13,7 @@ use rustix::net::{Shutdown, shutdown};
 use super::place::{self, Who};
 use super::protocol::{About, Answer, Place, Request, VERSION};
 use super::tape::{self, Tape};
+use crate::printable::sentence;
 use crate::test_point;
 use crate::wire;
 
@@ -115,7 +116,7 @@ pub enum Declined {
     /// It ended.
     #[error("it ended meanwhile")]
     Ended,
-    /// It said no, and why.
+    /// It said no, and why: safe to show.
     #[error("{0}")]
     Refused(String),
     /// We gave up waiting.
@@ -158,7 +159,7 @@ pub fn ask(
                 return Gift::open(line, descriptors, [typed, printed], tape)
                     .map_err(|error| Declined::Refused(error.to_string()));
             }
-            Ok(Some((Answer::Refused(why), _))) => return Err(Declined::Refused(why)),
+            Ok(Some((Answer::Refused(why), _))) => return Err(Declined::Refused(sentence(&why))),
             Err(Errno::AGAIN) => {}
             // Its guard says that it kept the console, when it died before it gave it.
             Ok(_) | Err(_) => return Err(Declined::Ended),

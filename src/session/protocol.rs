@@ -16,6 +16,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::{LONGEST, beginning};
+
 /// The version that we speak. Another one is refused by its number: both sides then say what to do.
 pub const VERSION: u32 = 2;
 
@@ -54,6 +56,20 @@ pub struct About {
     pub host: Option<String>,
     /// Why they come.
     pub reason: Option<String>,
+}
+
+/// No host's name is longer (`gethostname(2)`).
+const LONGEST_HOST: usize = 255;
+
+impl About {
+    /// What fits into a message and onto a screen: the beginning of each.
+    #[must_use]
+    pub fn shortened(self) -> Self {
+        let short = |text: Option<String>, longest| {
+            text.map(|text: String| beginning(&text, longest).to_owned())
+        };
+        Self { host: short(self.host, LONGEST_HOST), reason: short(self.reason, LONGEST) }
+    }
 }
 
 /// A place in what a console printed.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::handover::{Declined, PATIENCE};
 use super::place::{self, Who};
 use super::protocol::{About, Answer, Leave, Place, Request, VERSION};
+use crate::printable::sentence;
 use crate::wire;
 
 /// A place from which a session is watched.
@@ -53,7 +54,9 @@ impl Seat {
                     let feed = descriptors.pop().ok_or(Declined::Ended)?;
                     return Ok(Self { wire, feed, from });
                 }
-                Ok(Some((Answer::Refused(why), _))) => return Err(Declined::Refused(why)),
+                Ok(Some((Answer::Refused(why), _))) => {
+                    return Err(Declined::Refused(sentence(&why)));
+                }
                 Err(Errno::AGAIN) => {}
                 Ok(_) | Err(_) => return Err(Declined::Ended),
             }

@@ -26,6 +26,7 @@ impl Visitor {
             Presence::Gone => None,
             Presence::Alive(mut process) => {
                 process.uid = Some(peer.uid);
+                let about = about.shortened();
                 Some(Self { terminal: process.terminal_name(), process, about })
             }
         }

@@ -4,6 +4,7 @@ mod chain;
 mod failed;
 mod hostile;
 mod hung;
+mod impostor;
 mod killed;
 mod stopped;
 
@@ -170,4 +171,16 @@ fn root_takes_over_from_a_user_and_not_the_other_way_round() {
     assert_eq!(again.status, 3, "{again:?}");
     guest.say("root's");
     root.stdout().hears("root's");
+}
+
+#[test]
+fn a_reason_however_long_or_strange_is_told_and_keeps_nobody_out() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let reason = "\x1b".repeat(20_000);
+    let newcomer = forced(&guest, &locks).env("SSH_CONNECTION", "y".repeat(20_000));
+    let new = newcomer.arg("--reason").arg(reason).attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    old.stderr().hears(format!("was taken over by vconsole (pid {}, ", new.pid()));
+    old.stderr().hears(r"\x1b\x1b");
 }

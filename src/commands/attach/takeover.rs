@@ -149,7 +149,7 @@ pub(super) fn within_reach(holder: &Process) -> Option<u32> {
 
 /// What we say of ourselves.
 pub(super) fn about(reason: Option<&str>) -> About {
-    About { host: host(), reason: reason.map(str::to_owned) }
+    About { host: host(), reason: reason.map(str::to_owned) }.shortened()
 }
 
 /// The host that we are logged in from. Our own environment may say anything, and it is passed on as
