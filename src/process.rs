@@ -161,6 +161,12 @@ impl Process {
         (self.pid, self.started) == (other.pid, other.started)
     }
 
+    /// Whether it still lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(Self::find(self.pid), Presence::Alive(now) if now.is(self))
+    }
+
     /// Whether we started it.
     #[must_use]
     pub fn is_child_of_ours(&self) -> bool {

@@ -5,6 +5,7 @@
 //! these, and for whoever heeds no signal, root hangs the console up.
 
 mod immunity;
+mod session;
 mod victim;
 
 use std::io;
@@ -25,6 +26,7 @@ use immunity::{Means, is_another_users};
 use victim::Victim;
 
 pub use immunity::Immunity;
+pub use session::end_session;
 
 /// How long a program may take to end on a signal: on SIGHUP minicom takes 3.0 s and cu 2.0 s
 /// (measured), and picocom ignores it.

@@ -170,7 +170,7 @@ impl LockSet {
                         .passed_over(&path, &format!("{holder} has another device of that name"));
                     return Ok(Way::Anothers);
                 }
-                if self.evicted.iter().any(|evicted| evicted.is_same(&holder)) {
+                if self.evicted.iter().any(|evicted| evicted.is(&holder)) {
                     return Ok(Way::Break(lock, format!("{holder} was evicted")));
                 }
                 let evictable = request.force && request.heir_of.is_none() && !holder.is_vconsole();

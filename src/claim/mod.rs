@@ -36,13 +36,13 @@ use evict::Eviction;
 use guard::Guard;
 use lock_set::{LockSet, Stop};
 
-pub use evict::Immunity;
+pub use evict::{Immunity, end_session};
 pub use inherit::{Borrowed, Inheritance};
 pub use intruders::{Intruder, Intruders};
 pub use judge::{Death, Suspicion, Verdict};
 pub use names::{Convention, LockName, lock_names, read_name};
 pub use queue::Place;
-pub use refusal::{Refusal, Suspects};
+pub use refusal::{Refusal, Remedy, Suspects};
 pub use standing::{Holder, Standing, State, Way};
 pub use survey::{Found, Overview, Survey};
 

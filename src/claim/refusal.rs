@@ -67,6 +67,8 @@ pub enum Refusal {
         holder: Box<Process>,
         /// Why.
         why: String,
+        /// What helps.
+        remedy: Remedy,
     },
     /// The session that drives it cannot be watched.
     #[error("{console} cannot be watched, {holder} has it: {why}")]
@@ -139,6 +141,17 @@ pub enum Refusal {
     },
 }
 
+/// What helps where a session does not give its console away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// To ask it once more.
+    AskAgain,
+    /// To be root.
+    BeRoot,
+    /// To end it.
+    EndIt,
+}
+
 /// The processes that have a console open: one of them holds it.
 #[derive(Debug)]
 pub struct Suspects(pub Vec<Process>);
@@ -184,10 +197,25 @@ impl Refusal {
     pub fn any_session(&self) -> Option<&Process> {
         match self {
             Self::Held { holder, .. } => Some(&**holder).filter(|holder| holder.is_vconsole()),
-            Self::Flock { by, .. } | Self::Exclusive { by, .. } => {
-                by.0.iter().find(|process| process.is_one_of_us() && !process.is_guard())
+            // Also one that runs another file than we do: vconsole may have been upgraded since it
+            // started. Whether it is a session it has to show at its socket.
+            Self::Flock { by, .. } | Self::Open { by, .. } | Self::Exclusive { by, .. } => {
+                by.0.iter().find(|process| process.is_vconsole() && !process.is_guard())
             }
             _ => None,
+        }
+    }
+
+    /// Whether it is of the moment: others want it as well, or a guard still clears up after a session
+    /// that was killed.
+    #[must_use]
+    pub fn passes_by_itself(&self) -> bool {
+        match self {
+            Self::Contended { .. } => true,
+            Self::Flock { by, .. } | Self::Exclusive { by, .. } => {
+                by.0.iter().any(Process::is_guard)
+            }
+            _ => false,
         }
     }
 
@@ -195,6 +223,10 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Held { console, holder, forced: true, .. } if holder.is_vconsole() => format!(
+                "it came at the same moment; to drive instead of its user: vconsole attach --force \
+                 {console}"
+            ),
             Self::Held { forced: true, .. } => {
                 "--force evicts who has the console open, which this program has not: ask its user to \
                  end it"
@@ -223,6 +255,11 @@ impl Refusal {
                     "its session was killed, and the guard does not put things right: kill -CONT {pid}"
                 )
             }
+            Self::Flock { console, .. } | Self::Open { console, .. } | Self::Exclusive { console, .. }
+                if self.any_session().is_some() =>
+            {
+                format!("to drive instead of its user: vconsole attach --force {console}")
+            }
             Self::Flock { .. } => "ask its user to leave; flock ends with its process".to_owned(),
             Self::Open { .. } => {
                 "two who read one console each get a part of it: ask its user to leave, or use --force"
@@ -239,11 +276,24 @@ impl Refusal {
             Self::Contended { .. } => "try again".to_owned(),
             Self::Directory { source, .. } => directory_hint(source).to_owned(),
             Self::NotAConsole(error) => error.hint(),
-            Self::Kept { .. }
-            | Self::Unwatched { .. }
+            Self::Kept { console, holder, remedy, .. } => remedy.hint(console, holder),
+            Self::Unwatched { .. }
             | Self::Unusable { .. }
             | Self::GivenUp { .. } => return None,
         })
+    }
+}
+
+impl Remedy {
+    fn hint(self, console: &str, holder: &Process) -> String {
+        let pid = holder.pid;
+        match self {
+            Self::AskAgain => format!(
+                "try again: vconsole attach --force {console}; if that does not help, end it: kill {pid}"
+            ),
+            Self::BeRoot => format!("sudo vconsole attach --force {console}"),
+            Self::EndIt => format!("end it, and try again: kill {pid}"),
+        }
     }
 }
 

@@ -45,12 +45,6 @@ impl Process {
         }
     }
 
-    /// Whether `other` is this process, and not one that got its number.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        (self.pid, self.started) == (other.pid, other.started)
-    }
-
     /// Whether there is a terminal that its user sits at. `console` is none: who opens that without a
     /// session of its own may get it as controlling terminal by accident.
     #[must_use]

@@ -11,9 +11,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use super::place::Listener;
-use super::protocol::{Answer, Place, Request, VERSION};
+use super::protocol::{Answer, Opening, Place, Request, VERSION};
 use super::visitor::Visitor;
 use crate::wire::{self, Peer};
 
@@ -25,6 +27,9 @@ const UNHEARD: usize = 32;
 const AT_ONCE: usize = 16;
 /// How long that is.
 const BREATH: Duration = Duration::from_millis(10);
+
+/// What is answered to whom nobody understands.
+const NOT_UNDERSTOOD: &str = "this session does not understand that";
 
 /// The door of a session. One descriptor tells of all that happens at it.
 #[derive(Debug)]
@@ -203,24 +208,35 @@ pub(crate) fn may_come(peer: Peer) -> bool {
 
 /// Hears what somebody wants. What cannot be understood is answered so, and nothing comes of it.
 pub(crate) fn understand(wire: OwnedFd, peer: Peer) -> Option<Call> {
-    match wire::receive(&wire) {
-        Ok(Some((Request::Takeover { version: VERSION, about, polite }, _))) => {
+    let said: Value = match wire::receive(&wire) {
+        Ok(Some((said, _))) => said,
+        Err(Errno::BADMSG) => {
+            refuse(&wire, NOT_UNDERSTOOD);
+            return None;
+        }
+        Ok(None) | Err(_) => return None,
+    };
+    if let Ok(Opening::Takeover { version } | Opening::Watch { version }) =
+        Opening::deserialize(&said)
+        && version != VERSION
+    {
+        let _ = wire::send(&wire, &Answer::Unsupported { version: VERSION }, &[]);
+        return None;
+    }
+    match Request::deserialize(said) {
+        Ok(Request::Takeover { about, polite, .. }) => {
             let visitor = Visitor::at(peer, about)?;
             Some(Call::Takeover { wire, visitor, polite })
         }
-        Ok(Some((Request::Watch { version: VERSION, about, from }, _))) => {
+        Ok(Request::Watch { about, from, .. }) => {
             let visitor = Visitor::at(peer, about)?;
             Some(Call::Watch { wire, visitor, from })
         }
-        Ok(Some((Request::Takeover { .. } | Request::Watch { .. }, _))) => {
-            refuse(&wire, &format!("this session speaks version {VERSION} of the protocol"));
+        Ok(Request::Done) => None,
+        Err(_) => {
+            refuse(&wire, NOT_UNDERSTOOD);
             None
         }
-        Err(Errno::BADMSG) => {
-            refuse(&wire, "this session does not understand that");
-            None
-        }
-        Ok(Some((Request::Done, _)) | None) | Err(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, MemfdFlags, fstat, memfd_create};
+use rustix::fs::{FileType, MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, fstat, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
@@ -113,9 +113,17 @@ pub enum Declined {
     /// It was reached, and did not answer in time.
     #[error("it does not answer")]
     Silent,
-    /// It ended.
-    #[error("it ended meanwhile")]
+    /// It ended, or let us stand there.
+    #[error("it hung up on us")]
     Ended,
+    /// It speaks another version of the protocol, this one.
+    #[error(
+        "it is another version of vconsole, which speaks version {0} of the protocol and not {VERSION}"
+    )]
+    Unsupported(u32),
+    /// What it says cannot be understood.
+    #[error("it does not answer as a session does")]
+    Garbled,
     /// It said no, and why: safe to show.
     #[error("{0}")]
     Refused(String),
@@ -157,12 +165,30 @@ pub fn ask(
         match wire::receive(&line) {
             Ok(Some((Answer::Console { typed, printed, tape }, descriptors))) => {
                 return Gift::open(line, descriptors, [typed, printed], tape)
-                    .map_err(|error| Declined::Refused(error.to_string()));
+                    .map_err(|_| Declined::Garbled);
             }
             Ok(Some((Answer::Refused(why), _))) => return Err(Declined::Refused(sentence(&why))),
+            Ok(Some((Answer::Unsupported { version }, _))) => {
+                return Err(Declined::Unsupported(version));
+            }
             Err(Errno::AGAIN) => {}
             // Its guard says that it kept the console, when it died before it gave it.
-            Ok(_) | Err(_) => return Err(Declined::Ended),
+            Ok(Some((Answer::Kept, _)) | None) => return Err(Declined::Ended),
+            Ok(Some(_)) | Err(Errno::BADMSG) => return Err(Declined::Garbled),
+            Err(_) => return Err(Declined::Ended),
+        }
+    }
+}
+
+impl Declined {
+    /// Whether it cannot be asked at all, whatever it would say: it does not speak, or not as we do.
+    #[must_use]
+    pub fn is_no_answer(&self) -> bool {
+        match self {
+            Self::Nobody(_) | Self::Silent | Self::Ended | Self::Unsupported(_) | Self::Garbled => {
+                true
+            }
+            Self::Refused(_) | Self::GivenUp => false,
         }
     }
 }
@@ -176,6 +202,12 @@ impl Gift {
     ) -> io::Result<Self> {
         let wrong = || io::Error::other("it sent something else than a console");
         let [console, file] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| wrong())?;
+        let flags = fcntl_getfl(&console)?;
+        if flags & OFlags::RWMODE != OFlags::RDWR {
+            return Err(wrong());
+        }
+        // Whoever opened it, we never wait for it.
+        fcntl_setfl(&console, flags | OFlags::NONBLOCK)?;
         // Whatever it is, reading it must not wait.
         let regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
         let length = typed.checked_add(printed).filter(|length| *length <= MOST_UNDELIVERED);

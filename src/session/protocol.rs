@@ -1,7 +1,7 @@
 //! What is said over a session's socket.
 //!
 //! Each message is one packet (`SOCK_SEQPACKET`) of JSON. Who wants to drive sends `takeover`; the
-//! session answers `refused`, or `console` with the open console and a file of undelivered bytes as
+//! session answers `refused`, `unsupported`, or `console` with the open console and a file of undelivered bytes as
 //! descriptors; who has taken all of it over says `done`.
 //!
 //! `done` is what makes the console another's, and there is no moment in which both sides can think so:
@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::printable::{LONGEST, beginning};
 
-/// The version that we speak. Another one is refused by its number: both sides then say what to do.
+/// The version that we speak. Another one is refused by its number, whatever else it says: both sides
+/// then know what to do. What comes later may change all but `takeover` and `watch` with their `version`,
+/// `refused` and `unsupported`.
 pub const VERSION: u32 = 2;
 
 /// What somebody who comes says first, and when the console is theirs.
@@ -47,6 +49,22 @@ pub enum Request {
     },
     /// I have everything: the console is mine.
     Done,
+}
+
+/// How somebody who comes begins, in whatever version of the protocol they go on.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Opening {
+    /// As [`Request::Takeover`].
+    Takeover {
+        /// The version that is spoken.
+        version: u32,
+    },
+    /// As [`Request::Watch`].
+    Watch {
+        /// The version that is spoken.
+        version: u32,
+    },
 }
 
 /// What somebody who comes says of themselves. All else is asked of the kernel.
@@ -87,6 +105,11 @@ pub struct Place {
 pub enum Answer {
     /// No, and why: a sentence to show.
     Refused(String),
+    /// No: we speak this version of the protocol alone.
+    Unsupported {
+        /// That version.
+        version: u32,
+    },
     /// The console is still ours: `done` did not come in time, or nothing was given.
     Kept,
     /// Here is the console, and in the second descriptor, a file, the bytes that were not delivered:

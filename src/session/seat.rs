@@ -57,8 +57,12 @@ impl Seat {
                 Ok(Some((Answer::Refused(why), _))) => {
                     return Err(Declined::Refused(sentence(&why)));
                 }
+                Ok(Some((Answer::Unsupported { version }, _))) => {
+                    return Err(Declined::Unsupported(version));
+                }
                 Err(Errno::AGAIN) => {}
-                Ok(_) | Err(_) => return Err(Declined::Ended),
+                Ok(Some(_)) | Err(Errno::BADMSG) => return Err(Declined::Garbled),
+                Ok(None) | Err(_) => return Err(Declined::Ended),
             }
         }
     }

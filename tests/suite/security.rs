@@ -90,13 +90,14 @@ fn who_answers_in_a_sessions_place_is_not_asked() {
             impostor
         })
         .collect();
-    let refused = runtime.attach(&guest, &locks).arg("--force").output();
-    assert_eq!(refused.status, 3, "{refused:?}");
-    assert!(refused.stderr().contains("nobody answers there"), "{}", refused.stderr());
+    let new = runtime.attach(&guest, &locks).arg("--force").attached_to_pipes();
+    new.stderr().hears("sent SIGTERM");
+    new.stderr().hears("nobody answers there");
+    assert_eq!(session.wait(), 143);
     // It was called, and nothing was said to it.
     let line = accept(&impostors[0]).unwrap();
     assert_eq!(recv(&line, &mut [0; 1], RecvFlags::empty()).unwrap().0, 0);
-    drives(&session, &guest);
+    drives(&new, &guest);
 }
 
 /// The tests that a claim names: `room::of::the_test` in backticks.

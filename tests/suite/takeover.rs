@@ -150,6 +150,7 @@ fn of_two_at_once_one_wins_and_the_other_is_told_by_whom() {
         let lost = usize::from(both[1].has_ended());
         let winner = &both[1 - lost];
         assert_eq!(both[lost].wait(), 3);
+        both[lost].stderr().hears("hint: try again");
         both[lost].stderr().hears(format!("vconsole (pid {}, ", winner.pid()));
         guest.say("hello");
         winner.stdout().hears("hello");
@@ -183,4 +184,37 @@ fn a_reason_however_long_or_strange_is_told_and_keeps_nobody_out() {
     assert_eq!(old.wait(), 4);
     old.stderr().hears(format!("was taken over by vconsole (pid {}, ", new.pid()));
     old.stderr().hears(r"\x1b\x1b");
+}
+
+/// The program once more, as another build or an upgrade of it is: another file of the same name.
+fn another_build(directory: &TempDir) -> Program {
+    let binary = directory.path().join("vconsole");
+    let copied = std::process::Command::new("cp")
+        .args([env!("CARGO_BIN_EXE_vconsole").as_ref(), binary.as_os_str()])
+        .status();
+    assert!(copied.unwrap().success());
+    Program::new(&binary)
+}
+
+#[test]
+fn another_build_is_taken_over_also_where_there_are_no_lock_files() {
+    for locking in [&["--locks", "off"][..], &["--locks", "check"], &[]] {
+        let (guest, locks, directory) = (Guest::new(), Locks::new(), TempDir::new().unwrap());
+        let old = Vconsole::attach(&guest).args(locking).locks(&locks).attached_to_pipes();
+        let attach = another_build(&directory).arg("attach").arg(&guest).args(locking);
+        let attach = attach.locks(&locks);
+        let refused = attach.output();
+        assert_eq!(refused.status, 3, "{locking:?}: {refused:?}");
+        assert!(refused.stderr().contains("vconsole attach --force"), "{refused:?}");
+        let new = attach.arg("--force").attached_to_pipes();
+        assert_eq!(old.wait(), 4, "{locking:?}");
+        new.stderr().hears(format!("over from vconsole (pid {}, ", old.pid()));
+        guest.say("hello");
+        new.stdout().hears("hello");
+        let newest = forced(&guest, &locks).args(locking).attached_to_pipes();
+        assert_eq!(new.wait(), 4, "{locking:?}");
+        newest.signal(Signal::TERM);
+        assert_eq!(newest.wait(), 143);
+        is_as_new(&guest, &locks);
+    }
 }

@@ -257,6 +257,8 @@ fn a_user_is_refused_the_session_of_root_and_of_another_user() {
         assert_eq!(refused.status, 3, "{whose}: {refused:?}");
         let why = "it is another user's: root can take it over";
         assert!(refused.stderr().contains(why), "{whose}: {refused:?}");
+        let hint = "hint: sudo vconsole attach --force";
+        assert!(refused.stderr().contains(hint), "{whose}: {refused:?}");
         assert!(refused.stderr().contains(&format!("vconsole (pid {}, ", session.pid())));
         is_undisturbed(&guest, &session);
         session.signal(Signal::TERM);

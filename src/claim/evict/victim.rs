@@ -34,7 +34,7 @@ impl Victim {
             Err(errno) => return Err(errno.into()),
         };
         // Only now is it known that whoever has this number is who we hold.
-        let same = Process::shown(process.pid).is_some_and(|now| now.is_same(process));
+        let same = Process::shown(process.pid).is_some_and(|now| now.is(process));
         let victim = Self { process: process.clone(), means, device, pidfd };
         Ok((same && victim.has_it()).then_some(victim))
     }

@@ -28,7 +28,7 @@ impl LockSet {
             for slot in std::mem::take(&mut self.pending) {
                 let way = self.way(request, &slot)?;
                 match &way {
-                    Way::Held(held) if evicted.iter().any(|it| it.is_same(&held.holder)) => {
+                    Way::Held(held) if evicted.iter().any(|it| it.is(&held.holder)) => {
                         self.pending.push(slot);
                     }
                     Way::Break(lock, _) if self.is_of_the_evicted(lock) => {
@@ -52,7 +52,7 @@ impl LockSet {
 
     fn is_of_the_evicted(&self, lock: &LockFile) -> bool {
         match judge(lock, None) {
-            Verdict::Foreign(holder) => self.evicted.iter().any(|it| it.is_same(&holder)),
+            Verdict::Foreign(holder) => self.evicted.iter().any(|it| it.is(&holder)),
             _ => false,
         }
     }

@@ -1,6 +1,8 @@
 //! Coming by a console: at once, by waiting for it, or by force.
 
 use std::cell::RefCell;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::ask::{self, Offer};
 use super::takeover::take_over;
@@ -12,6 +14,11 @@ use crate::console::{NotAConsole, Target};
 use crate::process::{Openers, Process};
 use crate::relay::{Notices, Signals, Undelivered};
 use crate::session::Tape;
+
+/// How long the guard of a session that ended may take to give everything back.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long lies between two looks at it.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A console that is ours.
 #[derive(Debug)]
@@ -107,8 +114,26 @@ pub(super) fn claim_now(
         Err(Refusal::Kept { .. }) if !force => return Err(refusal.into()),
         Err(other) => return Err(other.into()),
     }
-    let claim = Claim::acquire(&request, &Openers::of(target.device()))?;
-    Ok(Gained::new(claim, guard, how))
+    Ok(Gained::new(claim_what_is_left(&request)?, guard, how))
+}
+
+/// Claims what a session has left that ended: its guard may still be giving it back.
+fn claim_what_is_left(request: &Request<'_>) -> Result<Claim, Refusal> {
+    let until = Instant::now() + FAREWELL;
+    loop {
+        match Claim::acquire(request, &Openers::of(request.target.device())) {
+            Err(refusal) if passes(&refusal) && Instant::now() < until => {
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether a guard is in the way, or was until we looked for who is.
+fn passes(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Exclusive { by, .. } if by.0.is_empty())
+        || refusal.passes_by_itself()
 }
 
 /// That somebody has the console. Any other error stays one.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Role;
 use super::gain::{MakesWay, User, claim_now, find_again, request};
-use super::takeover::{about, is_alive, within_reach};
+use super::takeover::{about, within_reach};
 use super::view::View;
 use crate::claim::Refusal;
 use crate::claim::guard::Guard;
@@ -49,24 +49,12 @@ pub(super) fn look_on(
                 Err(Declined::Nobody(_) | Declined::Ended) => true,
                 Err(declined) => return Err(unwatched(target, holder, &declined).into()),
             },
-            None => passes_by_itself(&refusal),
+            None => refusal.passes_by_itself(),
         };
         if !again || Instant::now() >= until {
             return Err(refusal.into());
         }
         thread::sleep(BETWEEN_LOOKS + odd);
-    }
-}
-
-/// Whether a refusal is of the moment: others want it as well, or a guard still clears up after a session
-/// that was killed.
-fn passes_by_itself(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::Contended { .. } => true,
-        Refusal::Flock { by, .. } | Refusal::Exclusive { by, .. } => {
-            by.0.iter().any(Process::is_guard)
-        }
-        _ => false,
     }
 }
 
@@ -118,7 +106,7 @@ pub(super) fn follow(
         match sit_down(options, target, &driver, from) {
             Ok(view) => return Ok(Some(view)),
             Err(Declined::Nobody(_) | Declined::Ended) => {
-                if Instant::now() >= until || !is_alive(&driver) {
+                if Instant::now() >= until || !driver.is_alive() {
                     return Ok(None);
                 }
                 thread::sleep(BETWEEN_LOOKS);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use crate::claim::{Claim, Inheritance, Refusal, Request};
+use crate::claim::{Claim, Inheritance, Refusal, Remedy, Request, end_session};
 use crate::process::Process;
 use crate::relay::Undelivered;
 use crate::session::Tape;
@@ -23,25 +23,29 @@ const BETWEEN_CALLS: Duration = Duration::from_millis(20);
 const COURTESY: Duration = Duration::from_secs(1);
 
 /// Takes the console over from `holder`, whose claim stands in the way: without force only where it
-/// reads and does not type. Nothing: it ended meanwhile, and the claim has to be tried again.
+/// reads and does not type. By force, one that cannot be asked is ended. Nothing: it ended, and the claim
+/// has to be tried again.
 pub(super) fn take_over(
     request: &Request<'_>,
     reason: Option<&str>,
     holder: &Process,
 ) -> Result<Option<(Claim, Undelivered, Option<Tape>)>, Refusal> {
-    let kept = |why: &str| Refusal::Kept {
+    let kept = |why: &str, remedy| Refusal::Kept {
         console: request.target.to_string(),
         holder: Box::new(holder.clone()),
         why: why.to_owned(),
+        remedy,
     };
     let given_up = || Refusal::GivenUp { console: request.target.to_string() };
     let Some(uid) = within_reach(holder) else {
-        return Err(kept("it is another user's: root can take it over"));
+        return Err(kept("it is another user's: root can take it over", Remedy::BeRoot));
     };
     let request = Request { heir_of: Some(holder.pid), ..*request };
     // What cannot be had is refused while the other session still goes on.
     let inheritance = match Inheritance::prepare(&request) {
-        Err(refusal) if !request.force => return Err(kept(&refusal.to_string())),
+        Err(refusal) if !request.force => {
+            return Err(kept(&refusal.to_string(), Remedy::AskAgain));
+        }
         prepared => prepared?,
     };
     let visit = Visit { request: &request, holder, uid, about: about(reason) };
@@ -56,14 +60,18 @@ pub(super) fn take_over(
     let mut gift = match gift {
         Ok(gift) => gift,
         Err(Declined::GivenUp) => return Err(given_up()),
-        Err(Declined::Ended) => return Ok(None),
-        Err(Declined::Nobody(_)) if !is_alive(holder) => return Ok(None),
-        Err(declined) => return Err(kept(&declined.to_string())),
+        Err(declined) if declined.is_no_answer() => {
+            let why = declined.to_string();
+            let over = visit.is_leaving(&declined)
+                || request.force && end_session(&request, holder, &why)?;
+            return if over { Ok(None) } else { Err(kept(&why, Remedy::EndIt)) };
+        }
+        Err(declined) => return Err(kept(&declined.to_string(), Remedy::AskAgain)),
     };
     test_point::reached("given-to-us");
     let tape = gift.tape.take();
     let (console, receipt, typed, printed) = gift.into_parts();
-    let too_late = || kept("it waited too long for us to take it: try again");
+    let too_late = || kept("it waited too long for us to take it", Remedy::AskAgain);
     if receipt.is_void() {
         return Err(too_late());
     }
@@ -72,6 +80,8 @@ pub(super) fn take_over(
     // Whoever drives has its names back, and they were not ours to take.
     let borrowed = if receipt.is_void() { return Err(too_late()) } else { borrowed? };
     if request.asker.gives_up() {
+        // It is told before its names are given back: they are its own.
+        drop(receipt);
         return Err(given_up());
     }
     test_point::reached("signing");
@@ -112,6 +122,22 @@ impl Visit<'_> {
         ask(self.uid, pid, Who::Session, about, (COURTESY, true), &give_up)
     }
 
+    /// Whether a session that did not answer has let go of the console. One that hung up on us has closed
+    /// its door, and is just about to.
+    fn is_leaving(&self, declined: &Declined) -> bool {
+        let device = self.request.target.device();
+        let is_there = || self.holder.is_alive() && self.holder.has_open(device) != Some(false);
+        let hung_up = matches!(declined, Declined::Ended);
+        let until = Instant::now() + if hung_up { PATIENCE / 2 } else { Duration::ZERO };
+        while is_there() {
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(BETWEEN_CALLS);
+        }
+        true
+    }
+
     /// Who has no socket yet, or too many callers, is called again.
     fn ask_patiently(&self, who: Who, wake: Option<&Process>) -> Result<Gift, Declined> {
         let give_up = || {
@@ -136,10 +162,6 @@ impl Visit<'_> {
             }
         }
     }
-}
-
-pub(super) fn is_alive(process: &Process) -> bool {
-    matches!(Process::find(process.pid), crate::process::Presence::Alive(now) if now.started == process.started)
 }
 
 /// The user of a session that talks to us: it is ours, or we are root.

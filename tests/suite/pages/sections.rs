@@ -117,7 +117,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "a live vconsole's lock",
-                "Refused with status 3. With --force the same user, or root, takes the console over: the open console passes to the newcomer with all its locks and with the bytes that were not delivered yet. A session that is stopped is continued (SIGCONT). One that does not answer within 2 seconds all the same is ended by its guard, which hands the console over. A newcomer that ends, or sleeps for a second, before it has everything changes nothing. Sessions are found in /run/user/UID/vconsole, where there is no /run/user/UID in /tmp/vconsole-UID, and root's in /run/vconsole.",
+                "Refused with status 3. With --force the same user, or root, takes the console over: the open console passes to the newcomer with all its locks and with the bytes that were not delivered yet. A session that is stopped is continued (SIGCONT). One that does not answer within 2 seconds all the same is ended by its guard, which hands the console over. One that cannot be asked, since it has no socket, speaks another version of the protocol, or has lost its guard and hangs, is ended by SIGTERM, and after 2 seconds by SIGKILL. A newcomer that ends, or sleeps for a second, before it has everything changes nothing. Sessions are found in /run/user/UID/vconsole, where there is no /run/user/UID in /tmp/vconsole-UID, and root's in /run/vconsole.",
             ),
             Item(
                 "a program without any lock",

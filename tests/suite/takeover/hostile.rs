@@ -22,7 +22,7 @@ use crate::guard::awaited_guard_of;
 use crate::harness::{Guest, Locks, Process, Vconsole, contains, rounds, silence, until};
 
 /// Comes to a socket, and waits in the queue before it.
-fn comes_to(door: &Path) -> Option<OwnedFd> {
+pub(super) fn comes_to(door: &Path) -> Option<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let line = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     connect(&line, &SocketAddrUnix::new(door).unwrap()).ok()?;
@@ -80,6 +80,10 @@ fn hostile_peers_leak_no_descriptor_and_a_takeover_still_works() {
     assert!(UnixStream::connect(&door).is_err());
     guest.say("relaying");
     session.stdout().hears("relaying");
+    // By then the guard has all that the session hands over to it.
+    let line = comes_to(&side_door).unwrap();
+    send(&line, b"garbage", SendFlags::NOSIGNAL).unwrap();
+    while recv(&line, &mut [0; 200], RecvFlags::empty()).unwrap().0 > 0 {}
     let files = [session.open_files().len(), guard.open_files().len()];
     let number = AtomicUsize::new(0);
     std::thread::scope(|threads| {

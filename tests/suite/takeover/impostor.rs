@@ -2,17 +2,20 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, fcntl_getfl, open};
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, accept_with,
-    getsockname, recv, sendmsg,
+    getsockname, recv, send, sendmsg,
 };
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
-use super::Runtime;
-use crate::harness::{Guest, Locks, Output, Piped, Program, Vconsole};
+use super::hostile::comes_to;
+use super::{Runtime, drives, forced, is_as_new};
+use crate::guard::awaited_guard_of;
+use crate::harness::{Guest, Locks, Output, Piped, Program, Vconsole, not_root, until};
 
 /// A session that hangs. To who calls at its socket the kernel says that it answers there, and a test
 /// does.
@@ -85,4 +88,119 @@ fn what_a_session_says_cannot_drive_the_terminal_of_who_asked() {
         assert!(said.contains(&format!("(pid {}, ", fake.session.pid())), "{option}: {said}");
         assert!(said.len() < 1000, "{option}: {said}");
     }
+}
+
+/// `new` drives, and the session that it could not ask has ended.
+#[track_caller]
+fn ends_it(new: &Piped, old: &Piped, status: i32, why: &str, guest: &Guest, locks: &Locks) {
+    new.stderr().hears(format!("to vconsole (pid {}, ", old.pid()));
+    new.stderr().hears(why);
+    new.stderr().hears("connected to");
+    assert_eq!(old.wait(), status);
+    drives(new, guest, locks);
+    guest.say("hello");
+    new.stdout().hears("hello");
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    is_as_new(guest, locks);
+}
+
+#[test]
+fn a_session_without_a_socket_is_ended_and_gives_everything_back_itself() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let nowhere = |program: Program| program.env("VCONSOLE_TEST_RUNTIME", "/nonexistent");
+    let old = nowhere(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    old.stderr().hears("nobody can take this session over cleanly");
+    let new = nowhere(forced(&guest, &locks)).piped();
+    ends_it(&new, &old, 143, "sent SIGTERM", &guest, &locks);
+}
+
+#[test]
+fn a_session_that_hangs_and_has_no_guard_is_killed_by_root() {
+    // Nobody clears the flag.
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).locks(&locks).env("VCONSOLE_TEST_HANG", "relay");
+    let old = old.attached_to_pipes();
+    let guard = awaited_guard_of(&old);
+    crate::guard::kill(guard);
+    until("it has no guard", || !crate::harness::is_alive(guard));
+    let new = forced(&guest, &locks).piped();
+    ends_it(&new, &old, 137, "sent SIGKILL", &guest, &locks);
+}
+
+#[test]
+fn a_session_of_another_version_is_ended_and_its_guard_gives_everything_back() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
+    let new = runtime.of(forced(&guest, &locks)).piped();
+    let _line = fake.answers(r#"{"unsupported":{"version":7}}"#, &[]);
+    ends_it(&new, &fake.session, 137, "which speaks version 7 of the", &guest, &locks);
+}
+
+#[test]
+fn who_answers_as_no_session_does_is_ended() {
+    for answer in [r#"{"welcome":"to the future"}"#, r#""kept""#, r#"{"refused":7}"#] {
+        let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+        let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
+        let new = runtime.of(forced(&guest, &locks)).piped();
+        drop(fake.answers(answer, &[]));
+        ends_it(&new, &fake.session, 137, "which cannot be asked", &guest, &locks);
+    }
+}
+
+#[test]
+fn a_newcomer_of_another_version_is_told_ours_whatever_else_it_says() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let [door, _] = runtime.sockets_of(&session);
+    for asked in
+        [r#"{"takeover":{"version":3,"whoever":["I","am"]}}"#, r#"{"watch":{"version":1}}"#]
+    {
+        let line = comes_to(&door).unwrap();
+        send(&line, asked.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+        let mut answer = [0; 200];
+        let (count, _) = recv(&line, &mut answer, RecvFlags::empty()).unwrap();
+        let answer = String::from_utf8(answer[..count].to_vec()).unwrap();
+        assert_eq!(answer, r#"{"unsupported":{"version":2}}"#);
+    }
+    drives(&session, &guest, &locks);
+}
+
+/// The console of `guest`, and a file without bytes, as a session would give them.
+fn gift(guest: &Guest, flags: OFlags) -> [OwnedFd; 2] {
+    let console = open(guest.path(), flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty());
+    [console.unwrap(), tempfile::tempfile().unwrap().into()]
+}
+
+const GIFT: &str = r#"{"console":{"typed":0,"printed":0,"tape":null}}"#;
+
+#[test]
+fn a_console_that_would_make_us_wait_does_not() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
+    let new = runtime.of(forced(&guest, &locks)).piped();
+    let [console, file] = gift(&guest, OFlags::RDWR);
+    let _line = fake.answers(GIFT, &[console.as_fd(), file.as_fd()]);
+    new.stderr().hears("connected to");
+    assert!(fcntl_getfl(&console).unwrap().contains(OFlags::NONBLOCK));
+}
+
+#[test]
+fn a_console_that_can_only_be_read_is_none() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
+    let new = runtime.of(forced(&guest, &locks)).piped();
+    let [console, file] = gift(&guest, OFlags::RDONLY);
+    let line = fake.answers(GIFT, &[console.as_fd(), file.as_fd()]);
+    drop((console, line));
+    ends_it(&new, &fake.session, 137, "does not answer as a session does", &guest, &locks);
 }
