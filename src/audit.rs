@@ -67,6 +67,11 @@ pub enum Event<'a> {
         /// So many went to it.
         sent: u64,
     },
+    /// Another session was given it, and did not take it: we drive it as before.
+    NotTaken {
+        /// Whose.
+        by: &'a str,
+    },
     /// We drive it now, and another did before.
     TookOver {
         /// From whom.
@@ -165,6 +170,7 @@ impl fmt::Display for Event<'_> {
             Self::TakenOver { by, received, sent } => {
                 write!(out, "event=taken-over by={} received={received} sent={sent}", Value(by))
             }
+            Self::NotTaken { by } => write!(out, "event=not-taken by={}", Value(by)),
             Self::TookOver { from, reason } => {
                 write!(out, "event=took-over from={}", Value(from))?;
                 because(out, reason)

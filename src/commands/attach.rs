@@ -1,6 +1,7 @@
 //! `vconsole attach`: one console, one driver.
 
 mod ask;
+mod candidates;
 mod gain;
 mod look_on;
 mod takeover;

@@ -17,7 +17,7 @@ use crate::claim::guard::{Charge, GUARD, Message, See, Verdicts, is_wire};
 use crate::exit_status::ExitStatus;
 use crate::relay::Notices;
 use crate::session::door::refuse;
-use crate::session::handover::{self, Outcome};
+use crate::session::handover::{self, Outcome, TO_TAKE_IT};
 use crate::session::place::Listener;
 use crate::session::{Call, Door, Visitor};
 use crate::{sys, test_point, wire};
@@ -101,7 +101,7 @@ fn stand_guard(session: i32, wire: OwnedFd) {
 
 /// How a guard learns whose a console is that was between two.
 const VERDICTS: Verdicts = Verdicts {
-    heir_has_it: |line| handover::outcome(line) == Outcome::Taken,
+    heir_has_it: |line| handover::outcome(line, TO_TAKE_IT) == Outcome::Taken,
     giver_kept_it: |line| !handover::is_left_to_us(line, None),
 };
 

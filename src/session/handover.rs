@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long who is given the console may take to have everything. Less than the other: who comes after
 /// them still gets an answer.
-const TO_TAKE_IT: Duration = Duration::from_secs(1);
+pub const TO_TAKE_IT: Duration = Duration::from_secs(1);
 
 /// How often who waits for an answer sees to other things.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -40,7 +40,10 @@ pub enum Outcome {
     Taken,
     /// It is still the giver's: the taker ended before it had, or did not say so in time. Nor will it
     /// ever have.
-    Kept,
+    Kept {
+        /// Whether the taker has heard so, or is gone.
+        told: bool,
+    },
 }
 
 /// Gives the console away to who is at the other end of `line`: with what was read and not delivered,
@@ -65,23 +68,28 @@ pub fn give(
     wire::send(line, &answer, &[console.as_fd(), file.as_fd()])
 }
 
-/// Waits for what becomes of it, but not for long: then it is settled, and both sides know the same of
-/// it. The answer stays in `line`, for whoever else has it.
-pub fn outcome(line: impl AsFd) -> Outcome {
-    wire::wait(&line, Some(Instant::now() + TO_TAKE_IT));
-    settle(line)
-}
-
-/// The same without waiting: for who could give nothing.
-pub fn settle(line: impl AsFd) -> Outcome {
+/// Waits for what becomes of it, but no longer than `patience`: then it is settled, and both sides know
+/// the same of it. The answer stays in `line`, for whoever else has it.
+pub fn outcome(line: impl AsFd, patience: Duration) -> Outcome {
+    wire::wait(&line, Some(Instant::now() + patience));
     // From here on the taker cannot say any more that it has everything: it has said so, or it never will.
     let _ = shutdown(&line, Shutdown::Read);
     if wire::peek(&line) == Ok(Some(Request::Done)) {
         return Outcome::Taken;
     }
+    keep(line)
+}
+
+/// Says that it is still the giver's: also where it could not be given, whatever the other side says to
+/// that. Unless it hears so, `line` must stay open for as long as the giver has the console.
+pub fn keep(line: impl AsFd) -> Outcome {
+    let _ = shutdown(&line, Shutdown::Read);
     test_point::reached("keeping");
-    let _ = wire::send(&line, &Answer::Kept, &[]);
-    Outcome::Kept
+    let told = match wire::send(&line, &Answer::Kept, &[]) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::BrokenPipe,
+    };
+    Outcome::Kept { told }
 }
 
 /// Whether who asked is still there, and waits for the answer.

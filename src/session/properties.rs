@@ -19,7 +19,7 @@ use rustix::net::{
 use serde::Deserialize as _;
 
 use super::door::{Call, understand};
-use super::handover::{Gift, Outcome, outcome};
+use super::handover::{Gift, Outcome, TO_TAKE_IT, outcome};
 use super::protocol::{Answer, Place, Request, VERSION};
 use crate::wire::{self, Peer};
 
@@ -54,7 +54,7 @@ pub fn message(bytes: &[u8]) {
         0 => drop(wire::receive::<Request>(&ours)),
         1 => drop(wire::receive::<Answer>(&ours)),
         2 => {
-            let taken = outcome(&ours) == Outcome::Taken;
+            let taken = outcome(&ours, TO_TAKE_IT) == Outcome::Taken;
             let done = matches!(wire::receive(&ours), Ok(Some((Request::Done, _))));
             assert_eq!(taken, done, "a look at a message is not the message");
         }

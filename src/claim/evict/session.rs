@@ -34,7 +34,7 @@ pub fn end_session(request: &Request<'_>, holder: &Process, why: &str) -> Result
             return Ok(false);
         }
         request.asker.hears(&format!("sent {name} to {holder}, which cannot be asked: {why}"));
-        if lets_go(&victim, request, patience)? {
+        if ends(&victim, request, patience)? {
             let (whom, how) = (holder.to_string(), format!("by {name}"));
             audit::record(&request.target.to_string(), &Event::Evicted { whom: &whom, how: &how });
             return Ok(true);
@@ -53,9 +53,10 @@ fn is_session_on(holder: &Process, device: Device) -> bool {
         && !holder.has_master_of(device)
 }
 
-fn lets_go(victim: &Victim, request: &Request<'_>, patience: Duration) -> Result<bool, Refusal> {
+/// Waits for its end, and not only until it has closed the console: its lock files go with it.
+fn ends(victim: &Victim, request: &Request<'_>, patience: Duration) -> Result<bool, Refusal> {
     let until = Instant::now() + patience;
-    while victim.has_it() {
+    while !victim.has_ended() {
         if request.asker.gives_up() {
             return Err(Refusal::GivenUp { console: request.target.to_string() });
         }

@@ -56,7 +56,7 @@ impl Victim {
         Ok(())
     }
 
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         let mut pidfd = [PollFd::new(&self.pidfd, PollFlags::IN)];
         poll(&mut pidfd, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }

@@ -1,17 +1,16 @@
 //! Those who come to a session, to drive instead or to watch.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::candidates::{Candidate, Candidates};
 use crate::audit::{self, Event};
 use crate::claim::Claim;
 use crate::claim::guard::Guard;
-use crate::process::Process;
 use crate::relay::{Ending, Notices, Undelivered, Watcher, Wish};
 use crate::session::door::refuse;
 use crate::session::handover::{self, Outcome};
@@ -35,10 +34,11 @@ pub(super) struct Visitors<'a> {
     gallery: Option<Gallery>,
     /// What they are told at the end.
     leave: Leave,
-    /// Those who want to drive instead, the first first.
-    candidates: VecDeque<Candidate>,
-    /// Those who asked, and then did not take it.
-    fickle: VecDeque<Process>,
+    /// Those who want to drive instead.
+    candidates: Candidates,
+    /// The lines to those who could not be told that the console is still ours. Closed, they would say
+    /// that nobody is left to give it.
+    untold: Vec<OwnedFd>,
     /// Who drives instead.
     successor: Option<Visitor>,
     /// The place of the first byte that was not shown when we handed it over.
@@ -52,17 +52,6 @@ pub(super) struct Rules<'a> {
     pub(super) private: bool,
     /// Whether the session types. Otherwise whoever wants to drive is let do so.
     pub(super) typing: &'a Cell<bool>,
-}
-
-/// So many of those who did not take the console are remembered.
-const REMEMBERED: usize = 64;
-
-/// Somebody who wants to drive instead.
-#[derive(Debug)]
-struct Candidate {
-    line: OwnedFd,
-    visitor: Visitor,
-    came: Instant,
 }
 
 /// The socket at which the guard answers when the session does not.
@@ -137,8 +126,8 @@ impl<'a> Visitors<'a> {
             paths,
             gallery,
             leave: Leave::Left,
-            candidates: VecDeque::new(),
-            fickle: VecDeque::new(),
+            candidates: Candidates::default(),
+            untold: Vec::new(),
             successor: None,
             seen: None,
         }
@@ -160,11 +149,8 @@ impl<'a> Visitors<'a> {
             Call::Takeover { wire, polite: true, .. } if self.rules.typing.get() => {
                 refuse(&wire, "it drives");
             }
-            Call::Takeover { wire, visitor, .. } if self.is_fickle(&visitor) => {
-                refuse(&wire, "you asked before, and did not take it");
-            }
             Call::Takeover { wire: line, visitor, .. } => {
-                self.candidates.push_back(Candidate { line, visitor, came: Instant::now() });
+                self.candidates.admit(Candidate { line, visitor });
             }
             Call::Watch { wire, visitor, from } => self.seat(wire, visitor, from, notices),
             Call::Stranger(peer) => {
@@ -217,14 +203,9 @@ impl<'a> Visitors<'a> {
         self.successor = Some(heir);
     }
 
-    /// Whoever waits for nobody's answer would keep the console from moving, again and again.
-    fn is_fickle(&self, visitor: &Visitor) -> bool {
-        let (pid, started) = (visitor.process.pid, visitor.process.started);
-        self.fickle.iter().any(|process| (process.pid, process.started) == (pid, started))
-    }
-
-    /// Gives the console to who is at the other end of `line`, and what the relay has not delivered.
-    fn give(&self, line: &OwnedFd, left: &Undelivered) -> Outcome {
+    /// Gives the console to who is at the other end of `line` and takes it within `patience`, with what
+    /// the relay has not delivered.
+    fn give(&self, line: &OwnedFd, patience: Duration, left: &Undelivered) -> Outcome {
         self.guard.tell_handing_over(line);
         // Whatever becomes of us, nothing of it is given back: that is for the guard, who will know.
         self.claim.give_away();
@@ -233,7 +214,10 @@ impl<'a> Visitors<'a> {
         let left = [&left.typed[..], &left.printed];
         let given = handover::give(line, self.claim.console(), left, tape);
         test_point::reached("given");
-        let outcome = given.map_or_else(|_| handover::settle(line), |()| handover::outcome(line));
+        let outcome = match given {
+            Ok(()) => handover::outcome(line, patience),
+            Err(_) => handover::keep(line),
+        };
         test_point::reached("settled");
         outcome
     }
@@ -247,7 +231,7 @@ impl Drop for Visitors<'_> {
             Call::Takeover { wire, .. } => Some(wire),
             Call::Watch { .. } | Call::Stranger(_) => None,
         });
-        let waiting = std::mem::take(&mut self.candidates).into_iter().map(|it| it.line);
+        let waiting = std::mem::take(&mut self.candidates).into_lines();
         if let Some(winner) = &self.successor {
             waiting.chain(late).for_each(|wire| {
                 refuse(&wire, &format!("{winner} took it over at the same moment"));
@@ -266,10 +250,9 @@ impl Watcher for Visitors<'_> {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        let next = self.candidates.front().map(|candidate| candidate.came);
         let door = self.door.as_ref().and_then(Door::next_look);
         let gallery = self.gallery.as_ref().and_then(Gallery::next_look);
-        next.or_else(|| [door, gallery].into_iter().flatten().min())
+        [self.candidates.next_look(), door, gallery].into_iter().flatten().min()
     }
 
     fn look(&mut self, notices: &mut Notices) -> Wish {
@@ -279,31 +262,28 @@ impl Watcher for Visitors<'_> {
         for gone in self.gallery.as_mut().map_or_else(Vec::new, Gallery::look) {
             notices.say(format_args!("watched no more by {gone}"));
         }
-        // Who asked and left has not asked.
-        self.candidates.retain(|candidate| handover::is_waiting(&candidate.line));
-        if self.candidates.is_empty() { Wish::GoOn } else { Wish::HandOver }
+        if self.candidates.is_one_due() { Wish::HandOver } else { Wish::GoOn }
     }
 
     fn hand_over(&mut self, left: &Undelivered, notices: &mut Notices) -> bool {
-        let Some(Candidate { line, visitor, .. }) = self.candidates.pop_front() else {
+        let Some((Candidate { line, visitor }, patience)) = self.candidates.next() else {
             return false;
         };
-        match self.give(&line, left) {
+        let start = Instant::now();
+        match self.give(&line, patience, left) {
             Outcome::Taken => {
                 self.guard.tell_handed_over();
                 self.note_heir(visitor, left);
                 true
             }
-            Outcome::Kept => {
+            Outcome::Kept { told } => {
+                self.untold.extend((!told).then_some(line));
                 self.guard.tell_kept();
                 self.claim.take_back(visitor.process.pid, self.guard);
+                let (console, by) = (self.claim.console().to_string(), visitor.to_string());
+                audit::record(&console, &Event::NotTaken { by: &by });
                 notices.say(format_args!("{visitor} asked for the console, and did not take it"));
-                self.fickle.truncate(REMEMBERED - 1);
-                self.fickle.push_front(visitor.process);
-                let candidates = std::mem::take(&mut self.candidates);
-                for Candidate { line, visitor, .. } in candidates {
-                    self.receive(Call::Takeover { wire: line, visitor, polite: false }, notices);
-                }
+                self.candidates.note_failure(visitor.process, start.elapsed());
                 false
             }
         }

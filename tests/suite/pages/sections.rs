@@ -223,6 +223,10 @@ const ATTACH: &[Section] = &[
                 "event=taken-over by= received= sent=",
                 "Another drives it now. This many bytes came from it, and went to it.",
             ),
+            Item(
+                "event=not-taken by=",
+                "Another asked for it, and did not take it: the session goes on.",
+            ),
             Item("event=ended why= received= sent=", "The session has ended."),
             Item(
                 "event=peer-refused peer=",
