@@ -67,6 +67,13 @@ pub enum Event<'a> {
         /// So many went to it.
         sent: u64,
     },
+    /// A session that did not answer was ended by its guard, which gave it to another.
+    TakenFromTheDead {
+        /// Whose session has it now.
+        by: &'a str,
+        /// The process that was ended.
+        session: i32,
+    },
     /// Another session was given it, and did not take it: we drive it as before.
     NotTaken {
         /// Whose.
@@ -169,6 +176,9 @@ impl fmt::Display for Event<'_> {
             }
             Self::TakenOver { by, received, sent } => {
                 write!(out, "event=taken-over by={} received={received} sent={sent}", Value(by))
+            }
+            Self::TakenFromTheDead { by, session } => {
+                write!(out, "event=taken-over by={} ended={session}", Value(by))
             }
             Self::NotTaken { by } => write!(out, "event=not-taken by={}", Value(by)),
             Self::TookOver { from, reason } => {

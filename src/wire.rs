@@ -3,6 +3,7 @@
 //!
 //! Nothing here ever waits: who does not read is stopped or worse.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -116,6 +117,12 @@ pub struct Peer {
     pub pid: i32,
     /// Its effective user.
     pub uid: u32,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "pid {} of uid {}", self.pid, self.uid)
+    }
 }
 
 impl Peer {

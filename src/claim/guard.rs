@@ -48,6 +48,8 @@ pub(crate) enum Message {
     Console {
         /// Whether its `flock` is the session's.
         locked: bool,
+        /// What it was called, safe to show.
+        name: String,
     },
     /// The console is about to be hung up, with all descriptors of it, and opened again at this path.
     HangingUp(OsString, Device),
@@ -136,7 +138,8 @@ impl Guard {
 
     /// Says that the console is about to get the exclusive flag.
     pub(super) fn tell_console(&self, console: &Console) {
-        self.send(&Message::Console { locked: console.is_locked() }, Some(console.as_fd()));
+        let (locked, name) = (console.is_locked(), console.to_string());
+        self.send(&Message::Console { locked, name }, Some(console.as_fd()));
     }
 
     /// Says that the console is about to be hung up, until [`Guard::tell_console`] says that it is open

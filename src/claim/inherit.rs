@@ -10,7 +10,7 @@ use super::lock_file::LockFile;
 use super::lock_set::{LockSet, Slot, Stop, Way};
 use super::refusal::Refusal;
 use super::{Claim, Request};
-use crate::console::{Console, OpenError};
+use crate::console::{Console, OpenError, unless_hung_up};
 
 /// How long we go on when names change under our hands.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,11 +33,14 @@ impl Inheritance {
 
     /// Takes the names over: `console` is as the other session opened it, with its `flock`, and the other
     /// session is at the other end of `line`.
+    ///
+    /// `give_up` tells that session that it keeps the console, before it gets its names back.
     pub fn accept(
         self,
         request: &Request<'_>,
         console: OwnedFd,
         line: impl AsFd,
+        give_up: &dyn Fn(),
     ) -> Result<Borrowed, Refusal> {
         let name = || request.target.to_string();
         request.guard.tell_receiving_from(line);
@@ -47,21 +50,25 @@ impl Inheritance {
             OpenError::Failed(source) => Refusal::Unusable { console: name(), source },
         })?;
         request.guard.tell_console(&console);
-        let locks = self.take_names(request)?;
+        let locks = self.take_names(request, give_up)?;
         Ok(Borrowed(Claim::over(request, locks, console)))
     }
 
-    fn take_names(self, request: &Request<'_>) -> Result<LockSet, Refusal> {
+    fn take_names(self, request: &Request<'_>, give_up: &dyn Fn()) -> Result<LockSet, Refusal> {
         let Self { mut locks, mut ways } = self;
         let until = Instant::now() + PATIENCE;
         loop {
             match locks.take_names(request, ways) {
                 Ok(()) => return Ok(locks),
-                Err(Stop::Refused(refusal)) => return Err(refusal),
+                Err(Stop::Refused(refusal)) => {
+                    give_up();
+                    return Err(refusal);
+                }
                 Err(Stop::LookAgain) if Instant::now() < until => {
                     thread::sleep(Duration::from_millis(5));
                 }
                 Err(Stop::LookAgain) => {
+                    give_up();
                     return Err(Refusal::Contended { console: request.target.to_string() });
                 }
             }
@@ -86,7 +93,9 @@ impl Borrowed {
         if request.guard.is_up() {
             let console = request.target.to_string();
             let unusable = |source| Refusal::Unusable { console, source };
-            claim.console.set_exclusive().map_err(unusable)?;
+            // Where the other end has just closed there is nothing to keep others out of, and still
+            // something to show.
+            claim.console.set_exclusive().or_else(unless_hung_up).map_err(unusable)?;
         } else {
             claim.do_without_flag();
         }

@@ -19,7 +19,7 @@ use crate::audit::{self, Event};
 use crate::claim::guard::Guard;
 use crate::claim::{Claim, Refusal};
 use crate::cli;
-use crate::console::{Kind, OtherEnd, Target};
+use crate::console::{Kind, OtherEnd, Target, unless_hung_up};
 use crate::exit_status::ExitStatus;
 use crate::printable::{Printable, local_time};
 use crate::process::{Census, Openers, Process};
@@ -141,7 +141,11 @@ fn take_the_seat(
     if let Some((gallery, leave)) = gallery {
         gallery.close(leave);
     }
-    notices.say(why);
+    match successor {
+        // Whoever is sent away has to know by whom.
+        Some(_) => notices.answer(why),
+        None => notices.say(why),
+    }
     notices.flush(LAST_WORDS);
     match successor {
         Some(heir) if options.watching.stay || options.watching.read_only => {
@@ -251,7 +255,8 @@ fn drive(
 /// Makes both ends raw.
 fn make_raw<'a>(claim: &Claim, guard: &'a Guard) -> anyhow::Result<Option<RawMode<'a>>> {
     let console = claim.console();
-    console.set_raw().with_context(|| format!("cannot set {console} raw"))?;
+    let raw = console.set_raw().or_else(unless_hung_up);
+    raw.with_context(|| format!("cannot set {console} raw"))?;
     RawMode::enter(guard).context("cannot set the terminal raw")
 }
 

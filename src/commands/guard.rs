@@ -13,6 +13,7 @@ use nix::unistd::{Pid, getppid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::audit::{self, Event};
 use crate::claim::guard::{Charge, GUARD, Message, See, Verdicts, is_wire};
 use crate::exit_status::ExitStatus;
 use crate::relay::Notices;
@@ -87,10 +88,11 @@ fn stand_guard(session: i32, wire: OwnedFd) {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(None) | Err(_) => break,
         }
-        if let Some((line, visitor)) = door.as_mut().and_then(hear_callers)
+        if let Some((line, visitor)) =
+            door.as_mut().and_then(|door| hear_callers(door, charge.name()))
             && end_session(session, &wire, &mut charge)
         {
-            give_for_the_dead(&mut charge, line, &visitor);
+            give_for_the_dead(session, &mut charge, line, &visitor);
             break;
         }
     }
@@ -123,7 +125,7 @@ fn open_door(listener: OwnedFd) -> Option<Door> {
 }
 
 /// Somebody whom the session did not answer, and who may have its console: the first of them.
-fn hear_callers(door: &mut Door) -> Option<(OwnedFd, Visitor)> {
+fn hear_callers(door: &mut Door, console: &str) -> Option<(OwnedFd, Visitor)> {
     let mut first = None;
     for call in door.look() {
         match call {
@@ -131,7 +133,10 @@ fn hear_callers(door: &mut Door) -> Option<(OwnedFd, Visitor)> {
                 first = Some((wire, visitor));
             }
             Call::Takeover { wire, .. } => refuse(&wire, AT_THE_SAME_MOMENT),
-            Call::Watch { .. } | Call::Stranger(_) => {}
+            Call::Stranger(peer) => {
+                audit::record(console, &Event::PeerRefused { peer: &peer.to_string() });
+            }
+            Call::Watch { .. } => {}
         }
     }
     first
@@ -156,7 +161,7 @@ fn end_session(session: i32, wire: &OwnedFd, charge: &mut Charge) -> bool {
 }
 
 /// Gives the console of the dead session to who asked for it, and then tells who was at its terminal.
-fn give_for_the_dead(charge: &mut Charge, line: OwnedFd, visitor: &Visitor) {
+fn give_for_the_dead(session: i32, charge: &mut Charge, line: OwnedFd, visitor: &Visitor) {
     test_point::reached("guard-giving");
     // The session may have given it to another, and died before it said so.
     if charge.is_inherited(VERDICTS) {
@@ -175,5 +180,9 @@ fn give_for_the_dead(charge: &mut Charge, line: OwnedFd, visitor: &Visitor) {
             "taken over by {visitor}: this session did not answer, and was ended"
         ));
         notices.flush(LAST_WORDS);
+    }
+    if charge.is_inherited(VERDICTS) {
+        let by = visitor.to_string();
+        audit::record(charge.name(), &Event::TakenFromTheDead { by: &by, session });
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::termios::{Action, ControlModes, OptionalActions, Termios};
 
 use super::Device;
@@ -48,4 +49,10 @@ fn is_raw(made: &Termios, wanted: &Termios) -> bool {
     made.input_modes == wanted.input_modes
         && made.output_modes == wanted.output_modes
         && made.local_modes == wanted.local_modes
+}
+
+/// Passes over an error that only says that the other end has closed (`EIO`): there may be more to read, and
+/// who reads comes to its end.
+pub fn unless_hung_up(error: io::Error) -> io::Result<()> {
+    if Errno::from_io_error(&error) == Some(Errno::IO) { Ok(()) } else { Err(error) }
 }

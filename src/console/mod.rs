@@ -15,6 +15,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use serde::{Deserialize, Serialize};
 
 pub use kind::Kind;
+pub use line::unless_hung_up;
 pub use open::{Console, OpenError};
 pub use other_end::{OtherEnd, Role};
 pub use owner::is_sat_at;

@@ -258,6 +258,11 @@ impl Receipt {
         self.0.as_fd()
     }
 
+    /// Says that we do not take it.
+    pub fn give_up(&self) {
+        let _ = shutdown(&self.0, Shutdown::Write);
+    }
+
     /// Whether the giver waits no longer. It may still stop waiting at any moment.
     #[must_use]
     pub fn is_void(&self) -> bool {
@@ -276,7 +281,7 @@ impl Receipt {
 impl Drop for Receipt {
     /// Our guard has the same end of the line: closing it alone would not be seen.
     fn drop(&mut self) {
-        let _ = shutdown(&self.0, Shutdown::Write);
+        self.give_up();
     }
 }
 

@@ -218,3 +218,60 @@ fn another_build_is_taken_over_also_where_there_are_no_lock_files() {
         is_as_new(&guest, &locks);
     }
 }
+
+#[test]
+fn what_the_guest_printed_last_is_shown_though_it_ends_when_the_newcomer_has_just_signed() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
+    desk.freezes();
+    let text = "0123456789".repeat(4000);
+    guest.say(format!("{text} last words"));
+    until("the old driver has read it", || old.bytes_read() >= text.len() as u64 + 11);
+    let pause = Pause::held_at("signed");
+    let new = pause.of(forced(&guest, &locks)).piped();
+    pause.reached();
+    desk.thaws();
+    assert_eq!(old.wait(), 4);
+    drop(guest);
+    pause.is_over(&[&new]);
+    let output = new.output();
+    assert_eq!(output.status, 5, "{output:?}");
+    assert!(output.stdout().ends_with("last words"), "{output:?}");
+    locks.become_empty();
+}
+
+#[test]
+fn who_is_quiet_is_told_as_well_who_took_the_console() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).arg("--quiet").locks(&locks).piped();
+    until("it drives", || locks.names() == super::locks::all_names(&guest));
+    let new = forced(&guest, &locks).attached_to_pipes();
+    let output = old.output();
+    assert_eq!(output.status, 4, "{output:?}");
+    let told = format!("was taken over by vconsole (pid {}, ", new.pid());
+    assert!(output.stderr().contains(&told), "{output:?}");
+}
+
+#[test]
+fn a_program_that_not_everybody_may_read_is_taken_over_by_its_own_user() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new().mode(0o1777));
+    guest.chown(SOMEBODY);
+    let directory = TempDir::with_prefix("vconsole-run-").unwrap();
+    let _ = another_build(&directory);
+    let closed = |path: &std::path::Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    closed(directory.path(), 0o755);
+    closed(&directory.path().join("vconsole"), 0o711);
+    let attach = Program::new("env").arg(directory.path().join("vconsole")).arg("attach");
+    let attach = attach.arg(&guest).locks(&locks).as_user(SOMEBODY, SOMEBODY);
+    let old = attach.attached_to_pipes();
+    let new = attach.arg("--force").attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    guest.say("hello");
+    new.stdout().hears("hello");
+}

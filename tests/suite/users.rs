@@ -126,7 +126,7 @@ fn another_user_who_reaches_the_socket_is_turned_away_and_it_is_recorded() {
     }
     session.stderr().hears("turned away another user: pid ");
     is_undisturbed(&guest, &session);
-    // The guard hangs up, with or without a word.
+    // The guard hangs up, with or without a word, and records it as well.
     let end = as_user(STRANGER, || {
         let line = call(&side_door).unwrap();
         let _ = send(&line, request, SendFlags::NOSIGNAL);
@@ -136,6 +136,8 @@ fn another_user_who_reaches_the_socket_is_turned_away_and_it_is_recorded() {
     });
     let refused = |answer: &String| answer.is_empty() || answer.starts_with(r#"{"refused":"#);
     assert!(end.as_ref().map_or(true, refused), "{end:?}");
+    let line = log.says("event=peer-refused peer=\"pid ");
+    assert!(line.contains(guest.path().to_str().unwrap()), "{line}");
     until("nothing of them is left", || session.open_files().len() <= files);
     is_undisturbed(&guest, &session);
     log.is_silent();

@@ -51,6 +51,8 @@ pub(crate) struct Charge {
     ledger: Ledger,
     terminal: Option<(OwnedFd, Modes, Jobs)>,
     console: Option<OwnedFd>,
+    /// What it was called, safe to show.
+    name: String,
     /// Whether the console's `flock` is the session's.
     locked: bool,
     /// Where the console is to be opened again, if it was hung up.
@@ -80,6 +82,7 @@ impl Charge {
             ledger: Ledger::of(session),
             terminal: None,
             console: None,
+            name: String::new(),
             locked: false,
             hanging_up: None,
             watch: None,
@@ -101,7 +104,8 @@ impl Charge {
                 self.terminal = descriptor.map(|terminal| (terminal, before, jobs));
             }
             Message::TerminalIsBack => self.terminal = None,
-            Message::Console { locked } => {
+            Message::Console { locked, name } => {
+                self.name = name;
                 (self.console, self.locked, self.hanging_up) = (descriptor, locked, None);
             }
             Message::HangingUp(path, device) => self.hanging_up = Some((path, device)),
@@ -123,6 +127,11 @@ impl Charge {
         self.console.as_ref().filter(|_| self.giver.is_none()).map(OwnedFd::as_fd)
     }
 
+    /// What the console was called, for the audit trail.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether the session gave the console away before it died: there is nothing left to give.
     pub(crate) fn is_inherited(&mut self, verdicts: Verdicts) -> bool {
         let inherited = match std::mem::replace(&mut self.heir, Heir::Nobody) {
@@ -142,13 +151,14 @@ impl Charge {
     }
 
     /// Gives the terminal of the dead session back: its user is already typing. Gives it out as well, for
-    /// who has to say something there.
+    /// who has to say something there, unless another job shows something there by now.
     pub(crate) fn restore_terminal(&mut self) -> Option<OwnedFd> {
         let (terminal, before, jobs) = self.terminal.take()?;
-        if !jobs.gave_way() {
-            // A terminal that is gone needs nothing.
-            let _ = terminal::put_back_if_raw(&terminal, &before);
+        if jobs.gave_way() {
+            return None;
         }
+        // A terminal that is gone needs nothing.
+        let _ = terminal::put_back_if_raw(&terminal, &before);
         Some(terminal)
     }
 

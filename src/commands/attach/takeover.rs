@@ -75,7 +75,7 @@ pub(super) fn take_over(
     if receipt.is_void() {
         return Err(too_late());
     }
-    let borrowed = inheritance.accept(&request, console, receipt.line());
+    let borrowed = inheritance.accept(&request, console, receipt.line(), &|| receipt.give_up());
     test_point::reached("taken");
     // Whoever drives has its names back, and they were not ours to take.
     let borrowed = if receipt.is_void() { return Err(too_late()) } else { borrowed? };

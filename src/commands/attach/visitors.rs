@@ -154,8 +154,7 @@ impl<'a> Visitors<'a> {
             }
             Call::Watch { wire, visitor, from } => self.seat(wire, visitor, from, notices),
             Call::Stranger(peer) => {
-                let peer = format!("pid {} of uid {}", peer.pid, peer.uid);
-                let console = self.claim.console().to_string();
+                let (peer, console) = (peer.to_string(), self.claim.console().to_string());
                 audit::record(&console, &Event::PeerRefused { peer: &peer });
                 notices.say(format_args!("turned away another user: {peer}"));
             }

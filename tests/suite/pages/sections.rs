@@ -224,6 +224,10 @@ const ATTACH: &[Section] = &[
                 "Another drives it now. This many bytes came from it, and went to it.",
             ),
             Item(
+                "event=taken-over by= ended=",
+                "The same where the session did not answer: its guard ended that process, and gave it away.",
+            ),
+            Item(
                 "event=not-taken by=",
                 "Another asked for it, and did not take it: the session goes on.",
             ),

@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, connect, recv, send, sendmsg, socket_with,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
+    SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, sendmsg, shutdown, socket_with,
 };
 use rustix::process::{Pid, Signal};
 
 use super::{Runtime, drives, forced, is_as_new};
+use crate::audit::Log;
 use crate::guard::awaited_guard_of;
 use crate::harness::{Guest, Locks, Pause, Process, Vconsole, rounds, silence, until};
 
@@ -160,11 +161,16 @@ fn silent_newcomers_keep_no_honest_one_out_and_cost_nobody_their_session() {
     let old = busy.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     busy.reached();
     // All have asked before it is heard, the honest one last. Each is another process.
-    let silent = [(); 2].map(|()| given.of(asked.of(forced(&guest, &locks))).piped());
-    silent.iter().for_each(|_| drop(asked.reached()));
+    let silent = [(); 2].map(|()| {
+        let newcomer = given.of(asked.of(forced(&guest, &locks))).piped();
+        assert_eq!(asked.reached().pid(), newcomer.pid());
+        newcomer
+    });
     let honest = asked.of(forced(&guest, &locks)).piped();
     asked.reached();
-    silent.iter().chain([&honest]).for_each(|newcomer| newcomer.signal(Signal::CONT));
+    for newcomer in silent.iter().chain([&honest]) {
+        newcomer.signal(Signal::CONT);
+    }
     busy.is_over(&[&old]);
     honest.stderr().hears("connected to");
     assert_eq!(old.wait(), 4);
@@ -178,16 +184,20 @@ fn silent_newcomers_keep_no_honest_one_out_and_cost_nobody_their_session() {
 #[test]
 fn who_says_that_it_has_everything_before_it_was_given_anything_has_nothing() {
     let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
-    let pause = Pause::held_at("handing-over");
-    let session = pause.of(runtime.of(Vconsole::attach(&guest).locks(&locks))).attached_to_pipes();
+    let (pause, log) = (Pause::held_at("handing-over"), Log::new());
+    let session = log.of(pause.of(runtime.of(Vconsole::attach(&guest).locks(&locks))));
+    let session = session.attached_to_pipes();
+    log.says("event=attached");
     let [door, _] = runtime.sockets_of(&session);
     let line = comes_to(&door).unwrap();
     send(&line, TAKEOVER.as_bytes(), SendFlags::NOSIGNAL).unwrap();
     pause.reached();
     send(&line, b"\"done\"", SendFlags::NOSIGNAL).unwrap();
-    drop(line);
+    // To close it alone does not do: a child that another test forks just now has it as well.
+    shutdown(&line, Shutdown::Both).unwrap();
     pause.is_over(&[&session]);
     session.stderr().hears("did not take it");
+    log.says("event=not-taken by=\"suite-");
     drives(&session, &guest, &locks);
     guest.say("hello");
     session.stdout().hears("hello");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::{drives, forced, is_as_new};
+use crate::audit::Log;
 use crate::guard::awaited_guard_of;
 use crate::harness::{Guest, Locks, Pause, Process, Program, Terminal, Vconsole, until};
 
@@ -87,4 +88,16 @@ fn a_guard_gives_away_what_an_heir_has_not_taken_and_the_heir_is_told() {
     second.signal(Signal::TERM);
     assert_eq!(second.wait(), 143);
     is_as_new(&guest, &locks);
+}
+
+#[test]
+fn what_a_guard_gives_away_is_recorded() {
+    let (guest, locks, log) = (Guest::new(), Locks::new(), Log::new());
+    let old = log.of(hanging(&guest, &locks)).attached_to_pipes();
+    log.says("event=attached");
+    let new = forced(&guest, &locks).attached_to_pipes();
+    let line = log.says(&format!("event=taken-over by=\"vconsole (pid {}, ", new.pid()));
+    assert!(line.contains(&format!(" ended={} ", old.pid())), "{line}");
+    assert!(line.contains(guest.path().to_str().unwrap()), "{line}");
+    log.is_silent();
 }
