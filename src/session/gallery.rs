@@ -28,6 +28,15 @@ const FOR_ONE: usize = 20_000;
 const FOR_ALL: usize = 320_000;
 /// Who misses something again and again is told no more often than so.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
+/// More than so many do not watch one session, however many descriptors it has.
+const MOST: u64 = 500;
+/// All pipes together are made so large at the end at most, so that what is left fits into them.
+const FOR_THE_REST: usize = 16 << 20;
+/// A pipe's own size (pipe(7)).
+const PIPE: usize = 64 * 1024;
+/// The tape is kept long for so long after the last viewer left, or before the first one came to who
+/// took the console over.
+const EMPTY_FOR: Duration = Duration::from_secs(10);
 /// So many descriptors are for other things than viewers, who need two each.
 const OTHER_DESCRIPTORS: u64 = 128;
 
@@ -41,6 +50,8 @@ pub struct Gallery {
     events: OwnedFd,
     /// From when on the pipes may be filled again.
     feed_at: Instant,
+    /// When the tape gets short, if nobody comes till then.
+    shorten_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -63,9 +74,16 @@ const ENDS: u64 = 2;
 
 impl Gallery {
     /// An empty one, that goes on with a tape.
-    pub fn open(tape: Tape) -> io::Result<Self> {
+    pub fn open(mut tape: Tape) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { tape, viewers: BTreeMap::new(), next: 0, events, feed_at: Instant::now() })
+        let now = Instant::now();
+        // Those who watched the driver before us are on their way.
+        let goes_on = tape.end().at > 0;
+        if goes_on {
+            tape.keep(LONG);
+        }
+        let shorten_at = goes_on.then(|| now + EMPTY_FOR);
+        Ok(Self { tape, viewers: BTreeMap::new(), next: 0, events, feed_at: now, shorten_at })
     }
 
     /// What the console printed.
@@ -92,7 +110,10 @@ impl Gallery {
         from: Option<Place>,
     ) -> Result<(), (OwnedFd, String)> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most = limit.saturating_sub(OTHER_DESCRIPTORS) / ENDS;
+        let most = (limit.saturating_sub(OTHER_DESCRIPTORS) / ENDS).min(MOST);
+        if most == 0 {
+            return Err((wire, "it has no descriptors for those who watch".to_owned()));
+        }
         if self.viewers.len() as u64 >= most {
             return Err((wire, format!("{most} watch already")));
         }
@@ -124,6 +145,7 @@ impl Gallery {
         }
         let viewer = Viewer { who, wire, pipe, at, full: false, missed, tell_at: Instant::now() };
         self.viewers.insert(self.next, viewer);
+        self.shorten_at = None;
         self.next += 1;
         Ok(())
     }
@@ -140,17 +162,20 @@ impl Gallery {
         let behind =
             self.viewers.values().any(|viewer| !viewer.full && viewer.at < self.tape.end().at);
         let feed = behind.then_some(self.feed_at);
+        // Words are said when pipes are filled.
         let words = self.viewers.values().filter_map(Viewer::word_due);
-        words.chain(feed).min()
+        let words = words.map(|due| due.max(self.feed_at));
+        words.chain(feed).chain(self.shorten_at).min()
     }
 
     /// Fills the pipes, as far as their time has come. Gives those who have left.
     pub fn look(&mut self) -> Vec<Visitor> {
+        let now = Instant::now();
         if self.viewers.is_empty() {
+            self.shorten(now);
             return Vec::new();
         }
         let mut gone = self.hear();
-        let now = Instant::now();
         if self.feed_at <= now {
             self.feed_at = now + TICK;
             let budget = FOR_ONE.min(FOR_ALL / self.viewers.len());
@@ -166,9 +191,17 @@ impl Gallery {
         let gone =
             gone.into_iter().filter_map(|number| self.viewers.remove(&number)).collect::<Vec<_>>();
         if self.viewers.is_empty() {
-            self.tape.keep(SHORT);
+            self.shorten_at = Some(now + EMPTY_FOR);
         }
         gone.into_iter().map(|viewer| viewer.who).collect()
+    }
+
+    /// Keeps less, where nobody has watched for a while.
+    fn shorten(&mut self, now: Instant) {
+        if self.shorten_at.is_some_and(|at| at <= now) {
+            self.shorten_at = None;
+            self.tape.keep(SHORT);
+        }
     }
 
     /// Sees which pipes take more, and who has left. Nothing is ever said by a viewer.
@@ -196,10 +229,11 @@ impl Gallery {
     /// on with the tape they have time to get it there.
     pub fn close(mut self, why: Leave) {
         let end = self.tape.end();
+        let size = (FOR_THE_REST / self.viewers.len().max(1)).clamp(PIPE, LONG);
         for viewer in self.viewers.values_mut() {
             if !matches!(why, Leave::TakenOver { .. }) {
                 // There is no next time: all of the tape has room in it then, if the system permits.
-                let _ = fcntl_setpipe_size(&viewer.pipe, LONG);
+                let _ = fcntl_setpipe_size(&viewer.pipe, size);
                 viewer.full = false;
                 let _ = viewer.feed(&self.tape, LONG);
                 viewer.missed += end.at - viewer.at;
@@ -251,5 +285,75 @@ impl Viewer {
                 self.missed = 0;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::ioctl_fionread;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+    use crate::session::protocol::About;
+    use crate::wire::Peer;
+
+    /// Somebody who watches: their end of the line, and their pipe.
+    fn comes(gallery: &mut Gallery, from: Option<Place>) -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let peer = Peer { pid: std::process::id().cast_signed(), uid: 0 };
+        let who = Visitor::at(peer, About::default()).unwrap();
+        gallery.seat(ours, who, from).unwrap();
+        let (_, mut descriptors) = wire::receive::<Answer>(&theirs).unwrap().unwrap();
+        (theirs, descriptors.pop().unwrap())
+    }
+
+    fn after_a_takeover() -> Gallery {
+        Gallery::open(Tape::going_on(Place { reel: 7, at: 10 }, b"0123456789")).unwrap()
+    }
+
+    #[test]
+    fn who_follows_late_after_a_takeover_misses_nothing() {
+        let mut gallery = after_a_takeover();
+        gallery.hears(&vec![b'x'; 300_000]);
+        // The first of them leaves at once.
+        drop(comes(&mut gallery, None));
+        assert_eq!(gallery.look().len(), 1);
+        gallery.hears(&vec![b'x'; 100_000]);
+        assert!(gallery.look().is_empty());
+        comes(&mut gallery, Some(Place { reel: 7, at: 0 }));
+        assert_eq!((gallery.viewers.len(), gallery.viewers[&1].missed), (1, 0));
+    }
+
+    #[test]
+    fn where_nobody_watches_for_a_while_less_is_kept() {
+        let mut gallery = after_a_takeover();
+        gallery.hears(&vec![b'x'; 300_000]);
+        gallery.shorten_at = gallery.shorten_at.and_then(|at| at.checked_sub(EMPTY_FOR));
+        assert!(gallery.next_look().is_some_and(|at| at <= Instant::now()));
+        gallery.look();
+        assert_eq!(gallery.tape.end().at - gallery.tape.oldest(), SHORT as u64);
+        assert_eq!(gallery.next_look(), None);
+    }
+
+    #[test]
+    fn all_together_get_no_more_than_one_console_can_be_made_to_give() {
+        let mut gallery = after_a_takeover();
+        let viewers: Vec<_> = (0..40).map(|_| comes(&mut gallery, None)).collect();
+        gallery.hears(&vec![b'x'; 300_000]);
+        gallery.look();
+        gallery.look();
+        let got: u64 = viewers.iter().map(|(_, pipe)| ioctl_fionread(pipe).unwrap()).sum();
+        assert!(got > 0 && got <= FOR_ALL as u64, "{got} bytes");
+    }
+
+    #[test]
+    fn nobody_is_woken_for_a_word_before_it_can_be_said() {
+        let mut gallery = after_a_takeover();
+        let _viewer = comes(&mut gallery, None);
+        gallery.look();
+        gallery.viewers.get_mut(&0).unwrap().missed = 9;
+        assert!(gallery.next_look() >= Some(gallery.feed_at));
     }
 }

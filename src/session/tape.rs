@@ -11,6 +11,9 @@ pub const SHORT: usize = 64 * 1024;
 /// So much while somebody does. A console that prints 100 KB/s fills it in five seconds.
 pub const LONG: usize = 512 * 1024;
 
+/// No tape gets here: a terabyte a second would take more than a month.
+const FARTHEST: u64 = 1 << 62;
+
 /// The last bytes that a console printed. The memory comes zeroed from the kernel, and costs nothing
 /// until it is used.
 #[derive(Clone, Debug)]
@@ -35,6 +38,10 @@ impl Tape {
     /// One that goes on at `end`, and begins with the bytes before it.
     #[must_use]
     pub fn going_on(end: Place, before: &[u8]) -> Self {
+        // Another session says where it ends, and no console prints so much.
+        if end.at > FARTHEST {
+            return Self::new();
+        }
         let capacity = if before.len() > SHORT { LONG } else { SHORT };
         let before = &before[before.len().saturating_sub(capacity)..];
         let oldest = end.at.saturating_sub(before.len() as u64);
@@ -148,6 +155,15 @@ mod tests {
                 prop_assert_eq!(tape.from(end.saturating_sub(1), 9), &last[..]);
             }
         }
+    }
+
+    #[test]
+    fn a_tape_that_cannot_be_is_another_one() {
+        let end = Place { reel: 7, at: u64::MAX };
+        let mut tape = Tape::going_on(end, b"before");
+        tape.record(b"more");
+        assert_eq!((tape.end().at, tape.all_from(0)), (4, b"more".to_vec()));
+        assert_ne!(tape.end().reel, 7);
     }
 
     #[test]
