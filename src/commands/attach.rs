@@ -138,6 +138,7 @@ fn take_the_seat(
         Ok(_) | Err(_) => record_end(target, &why, &traffic),
     }
     let Driven { successor, seen, gallery, .. } = ended?;
+    test_point::reached("closing");
     if let Some((gallery, leave)) = gallery {
         gallery.close(leave);
     }

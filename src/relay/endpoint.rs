@@ -123,9 +123,7 @@ impl Source {
     pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
         self.0.attempt(PollFlags::IN, |fd, manner| match manner {
             Manner::Plain => read(fd, &mut *room),
-            Manner::NoWait => {
-                preadv2(fd, &mut [IoSliceMut::new(room)], STREAM, ReadWriteFlags::NOWAIT)
-            }
+            Manner::NoWait => read_at_once(fd, room),
             Manner::Socket => recv(fd, &mut *room, RecvFlags::DONTWAIT).map(|(count, _)| count),
             Manner::AskFirst(piece) => {
                 let piece = piece.min(room.len());
@@ -168,6 +166,20 @@ impl Sink {
 impl AsFd for Sink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.fd.as_fd()
+    }
+}
+
+/// Reads from a pipe without waiting, whatever its flags are.
+fn read_at_once(pipe: &impl AsFd, room: &mut [u8]) -> Result<usize, Errno> {
+    preadv2(pipe, &mut [IoSliceMut::new(room)], STREAM, ReadWriteFlags::NOWAIT)
+}
+
+/// Reads from a pipe that somebody else has as well, who may have made it wait. Only where the kernel
+/// cannot read without waiting it has to be believed.
+pub(super) fn read_feed(pipe: impl AsFd, room: &mut [u8]) -> Result<usize, Errno> {
+    match read_at_once(&pipe, room) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => read(pipe, room),
+        done => done,
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::io::{Errno, read};
+
+use super::endpoint::read_feed;
 use crate::console::Console;
 
 /// What is relayed.
@@ -19,6 +22,14 @@ impl<'a> Line<'a> {
         match self {
             Self::Console(console) => Some(console),
             Self::Feed(_) => None,
+        }
+    }
+
+    /// Reads what is there, without ever waiting.
+    pub(super) fn read(self, room: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Console(console) => read(console, room),
+            Self::Feed(feed) => read_feed(feed, room),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, read, retry_on_intr, write};
+use rustix::io::{Errno, retry_on_intr, write};
 
 use super::buffer::Buffer;
 use super::endpoint::Kind;
@@ -128,12 +128,28 @@ impl Relay<'_> {
             match piece {
                 Piece::Typed(_) if !self.settings.typing.get() => self.refuse_typing(),
                 Piece::Typed(bytes) => self.typed.push(bytes),
-                Piece::Command(command) => self.obey(command)?,
+                Piece::Command(command) => {
+                    let obeyed = self.obey(command);
+                    if matches!(obeyed, Err(Stop::Ended(Ending::Wheel))) {
+                        self.type_ahead(typed);
+                    }
+                    obeyed?;
+                }
             }
         }
         let armed = self.escape.as_ref().is_some_and(Escape::is_armed);
         self.hint_at = armed.then(|| Instant::now() + HINT_AFTER);
         Ok(())
+    }
+
+    /// What follows the wish to drive is for the console that we do not have yet. Commands in it are of
+    /// no use by then.
+    fn type_ahead(&mut self, mut typed: &[u8]) {
+        while let Some(piece) = self.escape.as_mut().and_then(|escape| escape.next(&mut typed)) {
+            if let Piece::Typed(bytes) = piece {
+                self.typed.push(bytes);
+            }
+        }
     }
 
     /// Writes what the console takes now.
@@ -162,7 +178,7 @@ impl Relay<'_> {
         if self.printed.room() == 0 || self.hung_up {
             return Ok(false);
         }
-        match retry_on_intr(|| read(self.line, self.printed.free())) {
+        match retry_on_intr(|| self.line.read(self.printed.free())) {
             Ok(0) => self.hang_up(),
             Ok(count) => {
                 let new = &self.printed.free()[..count];

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
 
 use super::handover::{Declined, PATIENCE};
@@ -51,7 +52,7 @@ impl Seat {
             }
             match wire::receive(&wire) {
                 Ok(Some((Answer::Watching { from }, mut descriptors))) => {
-                    let feed = descriptors.pop().ok_or(Declined::Ended)?;
+                    let feed = descriptors.pop().filter(is_to_be_read).ok_or(Declined::Ended)?;
                     return Ok(Self { wire, feed, from });
                 }
                 Ok(Some((Answer::Refused(why), _))) => {
@@ -97,4 +98,15 @@ impl Seat {
             Ok(_) | Err(_) => Some(Word::Gone),
         }
     }
+}
+
+/// Whether it is the read end of a pipe: anything else could make us wait in it. Where we share it with
+/// who sent it, it can be made to wait again: reading asks not to in each call.
+fn is_to_be_read(feed: &OwnedFd) -> bool {
+    let is_pipe =
+        fstat(feed).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    let Ok(flags) = fcntl_getfl(feed) else { return false };
+    is_pipe
+        && flags & OFlags::ACCMODE == OFlags::RDONLY
+        && fcntl_setfl(feed, flags | OFlags::NONBLOCK).is_ok()
 }

@@ -1,6 +1,7 @@
 //! `attach --read-only`: watching what another drives, or a console that nobody drives.
 
 mod feed;
+mod hostile;
 mod wheel;
 
 use std::fmt::Write as _;

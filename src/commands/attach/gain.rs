@@ -48,9 +48,9 @@ pub(super) enum MakesWay<'a> {
     AsAsked,
     /// By force this one.
     Seen(&'a Process),
-    /// By force whoever has it.
-    Anybody,
-    /// Nobody's: we only want to read ourselves.
+    /// By force this one alone, whom our user watches; and no program that has it by now.
+    Watched(&'a Process),
+    /// Nobody's, and nobody else's: we only want to read ourselves, and no force is used for that.
     Nobody,
 }
 
@@ -86,18 +86,26 @@ pub(super) fn claim_now(
 ) -> anyhow::Result<Gained> {
     let guard = start_guard(notices);
     let user = User::new(notices, signals);
-    let force = options.force || matches!(who, MakesWay::Anybody);
+    let force = match who {
+        MakesWay::Watched(_) => true,
+        MakesWay::Nobody => false,
+        MakesWay::AsAsked | MakesWay::Seen(_) => options.force,
+    };
     let request = Request { force, ..request(options, target, &guard, &user) };
+    // Who is free already needs no force, and for who else has it none was meant.
+    let plain = Request { force: force && !matches!(who, MakesWay::Watched(_)), ..request };
     let how = if force { "force" } else { options.wait.map_or("plain", |_| "wait") };
-    let refusal = match Claim::acquire(&request, openers) {
+    let refusal = match Claim::acquire(&plain, openers) {
         Ok(claim) => return Ok(Gained::new(claim, guard, how)),
         Err(refusal) => refusal,
     };
     let session = match who {
         MakesWay::Nobody => None,
         MakesWay::AsAsked if force => refusal.session(),
-        MakesWay::AsAsked | MakesWay::Anybody => refusal.any_session(),
-        MakesWay::Seen(seen) => refusal.any_session().filter(|session| session.is(seen)),
+        MakesWay::AsAsked => refusal.any_session(),
+        MakesWay::Seen(seen) | MakesWay::Watched(seen) => {
+            refusal.any_session().filter(|session| session.is(seen))
+        }
     };
     let Some(holder) = session else { return Err(refusal.into()) };
     match take_over(&request, options.reason.as_deref(), holder) {
@@ -114,7 +122,7 @@ pub(super) fn claim_now(
         Err(Refusal::Kept { .. }) if !force => return Err(refusal.into()),
         Err(other) => return Err(other.into()),
     }
-    Ok(Gained::new(claim_what_is_left(&request)?, guard, how))
+    Ok(Gained::new(claim_what_is_left(&plain)?, guard, how))
 }
 
 /// Claims what a session has left that ended: its guard may still be giving it back.

@@ -8,8 +8,8 @@ use super::Role;
 use super::gain::{MakesWay, User, claim_now, find_again, request};
 use super::takeover::{about, within_reach};
 use super::view::View;
-use crate::claim::Refusal;
 use crate::claim::guard::Guard;
+use crate::claim::{Refusal, Request};
 use crate::cli;
 use crate::console::Target;
 use crate::exit_status::ExitStatus;
@@ -69,7 +69,9 @@ fn claim_to_read(
     {
         // The look costs nothing, and touches nothing.
         let user = User::new(notices, signals);
-        request(options, target, &Guard::none(), &user).look(&openers)?;
+        let guard = Guard::none();
+        let request = request(options, target, &guard, &user);
+        Request { force: false, ..request }.look(&openers)?;
     }
     let mut gained = claim_now(options, target, &openers, MakesWay::Nobody, notices, signals)?;
     gained.how = "read-only";

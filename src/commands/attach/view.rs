@@ -5,8 +5,6 @@
 //! of its own, and who takes the wheel after it drives as fast as ever.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, panic, thread};
@@ -27,7 +25,8 @@ use crate::console::{NotAConsole, Target};
 use crate::printable::local_time;
 use crate::process::Process;
 use crate::relay::{
-    self, Ending, Line, Nobody, Notices, Settings, Signals, Traffic, Undelivered, Watcher, Wish,
+    self, Ending, Line, Nobody, Notices, Settings, Signals, Source, Traffic, Undelivered, Watcher,
+    Wish,
 };
 use crate::session::Seat;
 use crate::session::protocol::{Leave, Place};
@@ -39,6 +38,10 @@ use crate::wire;
 const LOWEST: i32 = 19;
 /// How long the last bytes and words of a session may take that has given its console to us.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// So much of it is taken at most: more than a pipe and a tape have in them.
+const MOST: usize = 4 << 20;
+/// So many words are heard at one look. A session has one in a second to say.
+const WORDS: usize = 16;
 
 /// A console that another session drives, as we see it.
 #[derive(Debug)]
@@ -48,6 +51,10 @@ pub(super) struct View {
     console: String,
     /// What came and was not shown yet.
     left: Vec<u8>,
+    /// What was typed behind the wish to drive.
+    typed: Vec<u8>,
+    /// So many bytes were left out of the pipe, as we were told.
+    missed: u64,
     /// The last word of the session that we watch.
     last: Option<Word>,
     traffic: Traffic,
@@ -58,7 +65,7 @@ enum Seen {
     /// We leave.
     Ended(Ending, Traffic),
     /// Our user wants to drive.
-    Wheel(View),
+    Wheel(Box<View>),
     /// The driver left. What came before this place was seen.
     Alone(Option<Place>),
 }
@@ -85,7 +92,7 @@ pub(super) fn watch(
     })?;
     match seen {
         Seen::Ended(ending, traffic) => Ok(leave(target, ending, &traffic, notices)),
-        Seen::Wheel(view) => take_the_wheel(options, target, view, notices, signals),
+        Seen::Wheel(view) => take_the_wheel(options, target, *view, notices, signals),
         Seen::Alone(from) => match look_on(options, target, from, notices, signals) {
             Err(error) if error.is::<NotAConsole>() => {
                 Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
@@ -116,7 +123,7 @@ fn watch_one_after_another(
     loop {
         let ending = view.show(options, guard, raw.as_ref(), notices, signals)?;
         match ending {
-            Ending::Wheel => return Ok(Seen::Wheel(view)),
+            Ending::Wheel => return Ok(Seen::Wheel(Box::new(view))),
             Ending::HungUp => {}
             other => return Ok(Seen::Ended(other, view.traffic)),
         }
@@ -139,7 +146,7 @@ fn watch_one_after_another(
                     "{} ended without a word: what it read last may be missing",
                     view.driver
                 ));
-                return Ok(Seen::Alone(Some(view.seat.from())));
+                return Ok(Seen::Alone(Some(view.place())));
             }
         }
     }
@@ -154,15 +161,17 @@ fn take_the_wheel(
     signals: &mut Signals,
 ) -> anyhow::Result<Role> {
     let gained = find_again(options, target).map_err(anyhow::Error::new).and_then(|openers| {
-        claim_now(options, target, &openers, MakesWay::Anybody, notices, signals)
+        claim_now(options, target, &openers, MakesWay::Watched(&view.driver), notices, signals)
     });
     match gained {
         Ok(mut gained) => {
             gained.left.printed = view.what_was_not_shown(&gained, notices);
+            gained.left.typed.append(&mut view.typed);
             Ok(Role::Drive { gained: Box::new(gained), typing: true })
         }
         Err(error) if error.downcast_ref().is_some_and(Refusal::is_busy) => {
             commands::explain(&error, notices);
+            view.typed.clear();
             Ok(Role::Watch(Box::new(view)))
         }
         Err(error) => Err(error),
@@ -172,7 +181,8 @@ fn take_the_wheel(
 impl View {
     pub(super) fn new(seat: Seat, driver: Process, target: &Target) -> Self {
         let (console, traffic) = (target.to_string(), Traffic::default());
-        Self { seat, driver, console, left: Vec::new(), last: None, traffic }
+        let (left, typed) = (Vec::new(), Vec::new());
+        Self { seat, driver, console, left, typed, missed: 0, last: None, traffic }
     }
 
     /// Shows what comes, until there is a reason to end.
@@ -198,13 +208,24 @@ impl View {
         };
         let mut guard_watch = GuardWatch::new(guard, None, raw, None);
         guard_watch.see_that_it_is_up(notices);
-        let mut words = Words { seat: &self.seat, last: self.last };
+        let mut words = self.words();
         let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut words, &mut Nobody];
         let line = Line::Feed(self.seat.feed());
         let (ending, left) = relay::run(line, raw, notices, signals, watchers, &settings, &left)?;
-        self.last = words.last;
-        self.left = left.printed;
+        (self.last, self.missed) = (words.last, words.missed);
+        (self.left, self.typed) = (left.printed, left.typed);
         Ok(ending)
+    }
+
+    fn words(&self) -> Words<'_> {
+        Words { seat: &self.seat, last: self.last, missed: self.missed }
+    }
+
+    /// The place of the next byte that comes through the pipe, as far as it is known.
+    fn place(&self) -> Place {
+        let from = self.seat.from();
+        let came = self.traffic.received().saturating_add(self.missed);
+        Place { at: from.at.saturating_add(came), ..from }
     }
 
     fn introduction(&self, options: &cli::Attach, on_terminal: bool) -> String {
@@ -226,12 +247,12 @@ impl View {
     fn last_word(&mut self, notices: &mut Notices) -> Word {
         let until = Instant::now() + PATIENCE;
         while !matches!(self.last, Some(Word::Ended { .. } | Word::Gone)) {
-            if !wire::wait(self.seat.wire(), Some(until)) {
+            if Instant::now() >= until || !wire::wait(self.seat.wire(), Some(until)) {
                 return Word::Gone;
             }
-            let mut words = Words { seat: &self.seat, last: self.last };
+            let mut words = self.words();
             let _ = words.look(notices);
-            self.last = words.last;
+            (self.last, self.missed) = (words.last, words.missed);
         }
         self.last.unwrap_or(Word::Gone)
     }
@@ -240,11 +261,16 @@ impl View {
     /// it to us has closed the pipe, and said up to where it was filled.
     fn what_was_not_shown(&mut self, gained: &Gained, notices: &mut Notices) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.left);
-        read_to_the_end(self.seat.feed(), &mut bytes);
-        let end = gained.tape.end();
-        if let Word::Ended { at, .. } = self.last_word(notices)
-            && at.reel == end.reel
-        {
+        let more = read_to_the_end(self.seat.feed(), &mut bytes);
+        let at = match self.last_word(notices) {
+            Word::Ended { at, .. } => at,
+            // It was killed before it said so.
+            Word::Missed(_) | Word::Gone => {
+                let place = self.place();
+                Place { at: place.at.saturating_add(more as u64), ..place }
+            }
+        };
+        if at.reel == gained.tape.end().reel {
             let oldest = gained.tape.oldest();
             tell_what_was_missed(oldest.saturating_sub(at.at), notices);
             bytes.extend(gained.tape.all_from(at.at.max(oldest)));
@@ -253,19 +279,21 @@ impl View {
     }
 }
 
-/// Reads a pipe until whoever fills it closes it.
-fn read_to_the_end(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>) {
+/// Reads a pipe until whoever fills it closes it, and gives how much came. Who does not close it, or
+/// fills it for ever, is not waited for.
+fn read_to_the_end(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> usize {
     let until = Instant::now() + PATIENCE;
-    let Ok(mut pipe) = pipe.try_clone_to_owned().map(File::from) else { return };
-    while wire::wait(&pipe, Some(until)) {
+    let before = bytes.len();
+    let Ok(mut source) = Source::new(pipe) else { return 0 };
+    while bytes.len() - before < MOST && Instant::now() < until && wire::wait(pipe, Some(until)) {
         let mut piece = [0; 4096];
-        match pipe.read(&mut piece) {
-            Ok(0) => return,
-            Ok(count) => bytes.extend(&piece[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+        match source.read(&mut piece) {
+            Ok(Some(0)) | Err(_) => break,
+            Ok(Some(count)) => bytes.extend(&piece[..count]),
+            Ok(None) => {}
         }
     }
+    bytes.len() - before
 }
 
 fn tell_what_was_missed(bytes: u64, notices: &mut Notices) {
@@ -279,6 +307,7 @@ fn tell_what_was_missed(bytes: u64, notices: &mut Notices) {
 struct Words<'a> {
     seat: &'a Seat,
     last: Option<Word>,
+    missed: u64,
 }
 
 impl Watcher for Words<'_> {
@@ -292,10 +321,13 @@ impl Watcher for Words<'_> {
     }
 
     fn look(&mut self, notices: &mut Notices) -> Wish {
-        while self.descriptor().is_some() {
-            let Some(word) = self.seat.word() else { break };
+        // Whatever is left wakes us again: the user has a look in before.
+        for _ in 0..WORDS {
+            let word = self.descriptor().and_then(|_| self.seat.word());
+            let Some(word) = word else { break };
             self.last = Some(word);
             if let Word::Missed(bytes) | Word::Ended { missed: bytes, .. } = word {
+                self.missed = self.missed.saturating_add(bytes);
                 tell_what_was_missed(bytes, notices);
             }
         }

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::super::harness::{Guest, Locks, Terminal, Vconsole, rounds, until};
+use super::super::harness::{Guest, Locks, Pause, Terminal, Vconsole, rounds, until};
 use super::{leaves, viewer, watches};
 
 /// It is no flood, of which nobody is promised to see everything.
@@ -100,6 +101,56 @@ fn of_two_viewers_who_want_the_wheel_one_gets_it_and_the_other_watches_on() {
 }
 
 #[test]
+fn the_wheel_is_taken_from_who_was_watched_alone() {
+    let (guest, locks, desks) = (Guest::new(), Locks::new(), [(); 2].map(|()| Terminal::new()));
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let [first, second] = desks.each_ref().map(|desk| {
+        let session = viewer(&guest, &locks).on(desk);
+        desk.shows("watching");
+        desk.becomes_raw();
+        session
+    });
+    // It means the driver, and is too late for that.
+    second.signal(Signal::STOP);
+    second.is_stopped();
+    desks[1].types("\x1df");
+    desks[0].types("\x1df");
+    desks[0].shows("connected to");
+    assert_eq!(driver.wait(), 4);
+    second.fg();
+    desks[1].shows(format!("held by vconsole (pid {}, ", first.pid()));
+    guest.say("for both");
+    for desk in &desks {
+        desk.shows("for both");
+    }
+    desks[0].types("x");
+    guest.hears_exactly("x");
+    assert!(!desks[1].screen_so_far().contains("connected to"));
+}
+
+#[test]
+fn who_stays_uses_no_force_in_order_to_read() {
+    let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::at("closing"));
+    let first = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let staying = Vconsole::attach(&guest).args(["--stay", "--force"]).locks(&locks);
+    let staying = staying.attached_to_pipes();
+    assert_eq!(first.wait(), 4);
+    let next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).attached_to_pipes();
+    staying.stderr().hears("watching");
+    let names = locks.names();
+    next.signal(Signal::TERM);
+    let paused = pause.reached();
+    locks.become_empty();
+    // Force would break it.
+    let lock = locks.write(&names[0], "garbage");
+    pause.is_over(&[&paused]);
+    let told = staying.output();
+    assert_eq!(told.status, 3, "{told:?}");
+    assert_eq!(fs::read_to_string(lock).unwrap(), "garbage");
+    assert_eq!(next.wait(), 143);
+}
+
+#[test]
 fn who_stays_watches_who_took_over_and_may_take_it_back() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     let settings = desk.settings();
@@ -172,4 +223,69 @@ fn viewers_follow_a_chain_of_takeovers_and_miss_no_byte() {
         assert!(!String::from_utf8_lossy(&viewer.stderr().so_far()).contains("missed"));
     }
     viewers.iter().for_each(leaves);
+}
+
+/// The bytes that `file` is to have in the end, each once.
+#[track_caller]
+fn shows_all(file: &Path, said: &str) {
+    until("all is shown", || fs::read_to_string(file).unwrap().ends_with("end"));
+    assert_eq!(fs::read_to_string(file).unwrap(), said, "every byte once");
+}
+
+#[test]
+fn what_is_typed_right_behind_the_wish_to_drive_is_for_the_console() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let heir = viewer(&guest, &locks).on(&desk);
+    desk.shows("watching");
+    desk.becomes_raw();
+    desk.types("nothing\x1dfls\r");
+    desk.shows("connected to");
+    guest.hears_exactly("ls\r");
+    assert_eq!(driver.wait(), 4);
+    desk.types("\x1d.");
+    assert_eq!(heir.wait(), 0);
+}
+
+#[test]
+fn a_driver_that_is_killed_before_its_last_word_costs_nobody_a_byte() {
+    let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::at("closing"));
+    let driver = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let viewers = [(); 2].map(|()| watches(&guest, &locks));
+    guest.say("before ");
+    for viewer in &viewers {
+        viewer.stdout().hears("before ");
+    }
+    let next = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    pause.reached();
+    guest.say("after ");
+    next.stdout().hears("after ");
+    driver.kill();
+    for viewer in &viewers {
+        viewer.stderr().hears(format!("held by vconsole (pid {}, ", next.pid()));
+    }
+    guest.say("end");
+    for viewer in &viewers {
+        viewer.stdout().hears_exactly("before after end");
+    }
+}
+
+#[test]
+fn who_took_the_wheel_from_a_driver_that_is_killed_then_sees_every_byte_once() {
+    let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::at("closing"));
+    let (desk, directory) = (Terminal::new(), tempfile::tempdir().unwrap());
+    let file = directory.path().join("shown");
+    let driver = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let _heir = viewer(&guest, &locks).stdout_to(&file).on(&desk);
+    desk.shows("watching");
+    guest.say("before ");
+    until("it is shown", || fs::read_to_string(&file).unwrap() == "before ");
+    guest.say("between ");
+    driver.stdout().hears("between ");
+    desk.types("\x1df");
+    pause.reached();
+    driver.kill();
+    desk.shows("connected to");
+    guest.say("end");
+    shows_all(&file, "before between end");
 }
