@@ -65,6 +65,16 @@ impl<'a> RawMode<'a> {
         Ok(Some(raw))
     }
 
+    /// Leaves the terminal raw, for who takes it up: a value of one thread cannot go to another.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
+    /// Takes up a terminal that was left raw. `None` where it is not raw. The witness knows of it.
+    pub fn take_up(witness: &'a dyn Witness) -> Option<Self> {
+        is_raw().then_some(Self { witness })
+    }
+
     fn make_raw(&self) -> io::Result<()> {
         let before = Modes::of(&tcgetattr(io::stdin())?);
         self.witness.will_be_raw(io::stdin().as_fd(), &before);

@@ -12,7 +12,7 @@ use std::{io, panic, thread};
 use anyhow::Context as _;
 use rustix::termios::isatty;
 
-use super::gain::{Gained, MakesWay, claim_now, find_again, start_guard};
+use super::gain::{Gained, MakesWay, claim_now, find_again};
 use super::look_on::{follow, look_on};
 use super::watch::GuardWatch;
 use super::{LAST_WORDS, Role, exit_status, last_words, record_end};
@@ -81,25 +81,57 @@ pub(super) fn watch(
     let (whom, reason) = (view.driver.to_string(), options.reason.as_deref());
     audit::record(&target.to_string(), &Event::Watches { whom: &whom, reason });
     // There is nothing to put right but the terminal.
-    let guard = if isatty(io::stdin()) { start_guard(notices) } else { Guard::none() };
+    let mut guard = if isatty(io::stdin()) { terminal_guard(notices) } else { Guard::none() };
+    let mut view = Some(view);
+    let mut watching = {
+        let (guard, view, notices, signals) = (&mut guard, &mut view, &mut *notices, &mut *signals);
+        move || {
+            let view = view.take().context("it is watched already")?;
+            watch_one_after_another(options, target, view, &*guard, notices, signals)
+        }
+    };
     let seen = thread::scope(|scope| {
-        let (notices, signals) = (&mut *notices, &mut *signals);
-        let watching = scope.spawn(move || {
+        let thread = thread::Builder::new().spawn_scoped(scope, || {
             let _ = rustix::process::setpriority_process(None, LOWEST);
-            watch_one_after_another(options, target, view, &guard, notices, signals)
+            watching()
         });
-        watching.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
-    })?;
+        let joined = thread.ok().map(thread::ScopedJoinHandle::join);
+        joined.map(|seen| seen.unwrap_or_else(|cause| panic::resume_unwind(cause)))
+    });
+    // Where there can be no thread it is done without the priority.
+    let seen = seen.unwrap_or_else(watching)?;
     match seen {
-        Seen::Ended(ending, traffic) => Ok(leave(target, ending, &traffic, notices)),
-        Seen::Wheel(view) => take_the_wheel(options, target, *view, notices, signals),
-        Seen::Alone(from) => match look_on(options, target, from, notices, signals) {
-            Err(error) if error.is::<NotAConsole>() => {
-                Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
+        Seen::Wheel(view) => {
+            // What is typed from here on is for the console, as it is.
+            let _raw = RawMode::take_up(&guard);
+            take_the_wheel(options, target, *view, notices, signals)
+        }
+        Seen::Ended(ending, traffic) => {
+            drop(guard);
+            Ok(leave(target, ending, &traffic, notices))
+        }
+        Seen::Alone(from) => {
+            drop(guard);
+            match look_on(options, target, from, notices, signals) {
+                Err(error) if error.is::<NotAConsole>() => {
+                    Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
+                }
+                role => role,
             }
-            role => role,
-        },
+        }
     }
+}
+
+/// A guard that knows of the terminal alone.
+fn terminal_guard(notices: &mut Notices) -> Guard {
+    let (guard, started) = Guard::start();
+    if let Err(error) = started {
+        notices.say(format_args!(
+            "no guard can be started ({error}): if this session is killed, nobody gives the terminal \
+             back"
+        ));
+    }
+    guard
 }
 
 fn leave(target: &Target, ending: Ending, traffic: &Traffic, notices: &mut Notices) -> Role {
@@ -123,7 +155,10 @@ fn watch_one_after_another(
     loop {
         let ending = view.show(options, guard, raw.as_ref(), notices, signals)?;
         match ending {
-            Ending::Wheel => return Ok(Seen::Wheel(Box::new(view))),
+            Ending::Wheel => {
+                raw.into_iter().for_each(RawMode::leave);
+                return Ok(Seen::Wheel(Box::new(view)));
+            }
             Ending::HungUp => {}
             other => return Ok(Seen::Ended(other, view.traffic)),
         }

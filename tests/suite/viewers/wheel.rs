@@ -248,6 +248,27 @@ fn what_is_typed_right_behind_the_wish_to_drive_is_for_the_console() {
 }
 
 #[test]
+fn what_is_typed_while_the_wheel_is_taken_is_for_the_console_as_it_is() {
+    let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::held_at("handing-over"));
+    let desk = Terminal::new();
+    let driver = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let heir = viewer(&guest, &locks).on(&desk);
+    desk.shows("watching");
+    desk.becomes_raw();
+    desk.types("\x1df");
+    let paused = pause.reached();
+    desk.types("ls\r\x03");
+    assert!(desk.is_raw());
+    pause.is_over(&[&paused]);
+    desk.shows("connected to");
+    guest.hears_exactly("ls\r\x03");
+    assert_eq!(driver.wait(), 4);
+    assert!(!desk.screen_so_far().contains("ls"));
+    desk.types("\x1d.");
+    assert_eq!(heir.wait(), 0);
+}
+
+#[test]
 fn a_driver_that_is_killed_before_its_last_word_costs_nobody_a_byte() {
     let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::at("closing"));
     let driver = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
