@@ -8,11 +8,13 @@ pub mod place;
 pub(crate) mod properties;
 pub mod protocol;
 pub mod seat;
+mod seatings;
 pub mod tape;
 mod visitor;
 
 pub use door::{Call, Door};
 pub use gallery::Gallery;
 pub use seat::Seat;
+pub use seatings::Seatings;
 pub use tape::Tape;
 pub use visitor::Visitor;

@@ -16,7 +16,7 @@ use crate::session::door::refuse;
 use crate::session::handover::{self, Outcome};
 use crate::session::place::{Listener, Site, Who};
 use crate::session::protocol::{Leave, Place as Seen};
-use crate::session::{Call, Door, Gallery, Tape, Visitor};
+use crate::session::{Call, Door, Gallery, Seatings, Tape, Visitor};
 use crate::test_point;
 
 /// A session's visitors. Without a socket nobody comes.
@@ -32,6 +32,8 @@ pub(super) struct Visitors<'a> {
     paths: Vec<PathBuf>,
     /// Those who watch.
     gallery: Option<Gallery>,
+    /// How many may still come to watch.
+    seatings: Seatings,
     /// What they are told at the end.
     leave: Leave,
     /// Those who want to drive instead.
@@ -125,6 +127,7 @@ impl<'a> Visitors<'a> {
             side_door,
             paths,
             gallery,
+            seatings: Seatings::new(Instant::now()),
             leave: Leave::Left,
             candidates: Candidates::default(),
             untold: Vec::new(),
@@ -163,6 +166,10 @@ impl<'a> Visitors<'a> {
 
     /// Lets somebody watch, or says why not.
     fn seat(&mut self, wire: OwnedFd, who: Visitor, from: Option<Seen>, notices: &mut Notices) {
+        // Nothing is said of those: it would be said without end.
+        if !self.seatings.permit(Instant::now()) {
+            return refuse(&wire, "too many come and go: try again later");
+        }
         let (console, by) = (self.claim.console().to_string(), who.to_string());
         let seated = match &mut self.gallery {
             Some(gallery) if !self.rules.private => gallery.seat(wire, who, from),

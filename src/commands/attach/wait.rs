@@ -49,8 +49,9 @@ const MOST_COURTESY: Duration = Duration::from_secs(6);
 /// No more often than so, whatever wakes us.
 const REST: Duration = Duration::from_millis(50);
 
-/// A session that did not make way is not asked again sooner.
-const RETICENCE: Duration = Duration::from_secs(2);
+/// A session that did not make way is not asked again sooner; each time it is left alone for twice as
+/// long, up to the second. It drives, most likely, and asking costs a guard and a file among the locks.
+const RETICENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
 
 /// Waits for one console.
 pub(super) struct Wait<'a> {
@@ -70,7 +71,29 @@ pub(super) struct Wait<'a> {
     free_since: Option<Instant>,
     pause: Duration,
     /// The session that was last asked to make way.
-    asked: Option<(i32, Instant)>,
+    asked: Option<Asked>,
+}
+
+/// A session that was asked to make way.
+#[derive(Debug)]
+struct Asked {
+    session: Process,
+    /// When it may be asked again, and how long that was.
+    again: Instant,
+    reticence: Duration,
+}
+
+impl Asked {
+    /// Whether `session` is to be asked at a moment, who was asked before as `last` says; then notes it.
+    fn is_due(last: &mut Option<Self>, session: &Process, now: Instant) -> bool {
+        let reticence = match last {
+            Some(asked) if asked.session.is(session) && now < asked.again => return false,
+            Some(asked) if asked.session.is(session) => (asked.reticence * 2).min(RETICENCE.1),
+            _ => RETICENCE.0,
+        };
+        *last = Some(Self { session: session.clone(), again: now + reticence, reticence });
+        true
+    }
 }
 
 impl<'a> Wait<'a> {
@@ -197,13 +220,7 @@ impl<'a> Wait<'a> {
     fn may_be_asked(&mut self, refusal: &Refusal) -> bool {
         let holder =
             refusal.any_session().filter(|_| !self.options.force && terminal::in_foreground());
-        let Some(holder) = holder else { return false };
-        let asked =
-            self.asked.is_some_and(|(pid, at)| pid == holder.pid && at.elapsed() < RETICENCE);
-        if !asked {
-            self.asked = Some((holder.pid, Instant::now()));
-        }
-        !asked
+        holder.is_some_and(|holder| Asked::is_due(&mut self.asked, holder, Instant::now()))
     }
 
     /// Says who is in the way, if that is new, and watches for their end.
@@ -316,5 +333,31 @@ fn in_the_way(refusal: &Refusal) -> String {
             format!("held by {holder}, who cannot be evicted: {why}")
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Presence;
+
+    #[test]
+    fn who_drives_is_asked_less_and_less_often_and_who_comes_then_at_once() {
+        let (start, mut asked) = (Instant::now(), None);
+        let Presence::Alive(own) = Process::find(Process::own_pid()) else { panic!() };
+        let session = |pid| {
+            let mut session = own.clone();
+            session.pid = pid;
+            session
+        };
+        let mut times = 0;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            times += u32::from(Asked::is_due(&mut asked, &session(7), now));
+        }
+        assert_eq!(times, 35);
+        let now = start + Duration::from_secs(3600);
+        assert!(Asked::is_due(&mut asked, &session(8), now));
+        assert!(!Asked::is_due(&mut asked, &session(8), now));
     }
 }
