@@ -166,13 +166,16 @@ fn stay_on(
     signals: &mut Signals,
 ) -> Role {
     let heir = (heir.process.pid, heir.process.uid.unwrap_or_default());
-    let view = follow(options, target, heir, seen).map_err(anyhow::Error::new);
+    let view = follow(options, target, heir, seen, signals).map_err(anyhow::Error::new);
     let next = view.and_then(|view| match view {
         Some(view) => Ok(Role::Watch(Box::new(view))),
         // It has passed on from there.
         None => look_on(options, target, seen, notices, signals),
     });
     next.unwrap_or_else(|error| {
+        if let Some(signal) = signals.ending() {
+            return Role::Out(ExitStatus::Signal(signal));
+        }
         notices.say(format_args!("{error:#}"));
         notices.flush(LAST_WORDS);
         Role::Out(ExitStatus::TakenOver)

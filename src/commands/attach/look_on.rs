@@ -21,6 +21,8 @@ use crate::session::protocol::Place;
 
 /// How long we go on when sessions come and go at the same moment.
 const ALL_TOGETHER: Duration = Duration::from_secs(5);
+/// How long who took a console over may be silent to those who watched it before.
+const FOR_AN_HEIR: Duration = Duration::from_secs(10);
 /// How long lies between two looks. Many may look at once, when their driver left: each a little later
 /// than the other.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -100,19 +102,25 @@ pub(super) fn follow(
     target: &Target,
     (pid, uid): (i32, u32),
     from: Option<Place>,
+    signals: &mut Signals,
 ) -> Result<Option<View>, Refusal> {
-    let until = Instant::now() + PATIENCE;
+    let start = Instant::now();
     let Presence::Alive(mut driver) = Process::find(pid) else { return Ok(None) };
     driver.uid = Some(uid);
     loop {
+        if signals.ending().is_some() {
+            return Err(Refusal::GivenUp { console: target.to_string() });
+        }
         match sit_down(options, target, &driver, from) {
             Ok(view) => return Ok(Some(view)),
             Err(Declined::Nobody(_) | Declined::Ended) => {
-                if Instant::now() >= until || !driver.is_alive() {
+                if start.elapsed() >= PATIENCE || !driver.is_alive() {
                     return Ok(None);
                 }
                 thread::sleep(BETWEEN_LOOKS);
             }
+            // It has much to do, or is stopped.
+            Err(Declined::Silent) if start.elapsed() < FOR_AN_HEIR => {}
             Err(declined) => return Err(unwatched(target, &driver, &declined)),
         }
     }

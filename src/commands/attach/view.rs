@@ -167,7 +167,7 @@ fn watch_one_after_another(
                 return Ok(Seen::Ended(Ending::HungUp, view.traffic));
             }
             Word::Ended { why: Leave::TakenOver { pid, uid }, at, .. } => {
-                match follow(options, target, (pid, uid), Some(at))? {
+                match follow(options, target, (pid, uid), Some(at), signals)? {
                     Some(next) => view = next,
                     None => return Ok(Seen::Alone(Some(at))),
                 }

@@ -1,5 +1,7 @@
 //! What viewers get: everything, where they can keep up; and never at the driver's cost.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -72,6 +74,21 @@ fn a_stopped_viewer_is_told_what_it_missed_and_gets_the_rest_in_order() {
     assert!(shown.len() - first >= 512 * 1024 - 8, "half a megabyte is kept");
     guest.say("on");
     viewer.stdout().hears("on");
+}
+
+#[test]
+fn a_viewer_works_at_the_lowest_priority() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    let nice_of = |task: PathBuf| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().to_owned()
+    };
+    let tasks = fs::read_dir(format!("/proc/{}/task", viewer.pid())).unwrap();
+    let nice: Vec<_> = tasks.map(|task| nice_of(task.unwrap().path())).collect();
+    // The other one waits for it.
+    assert!(nice.len() == 2 && nice.contains(&"19".to_owned()), "{nice:?}");
 }
 
 /// How fast the driver takes a flood, in bytes a second.

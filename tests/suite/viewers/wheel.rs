@@ -185,6 +185,23 @@ fn who_stays_where_nobody_may_watch_ends_with_4() {
 }
 
 #[test]
+fn viewers_follow_to_an_heir_who_is_slow_to_let_them_in() {
+    let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::held_at("relay"));
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let [viewer, impatient] = [(); 2].map(|()| watches(&guest, &locks));
+    let next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
+    assert_eq!(driver.wait(), 4);
+    let paused = pause.reached();
+    // Longer than who is not expected to be busy may take for an answer.
+    std::thread::sleep(Duration::from_secs(3));
+    leaves(&impatient);
+    pause.is_over(&[&paused]);
+    viewer.stderr().hears(format!("held by vconsole (pid {}, ", next.pid()));
+    guest.say("hello");
+    viewer.stdout().hears_exactly("hello");
+}
+
+#[test]
 fn viewers_follow_a_chain_of_takeovers_and_miss_no_byte() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
