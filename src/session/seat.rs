@@ -68,6 +68,12 @@ impl Seat {
         }
     }
 
+    /// One at a line that a test has the other end of.
+    #[cfg(test)]
+    pub(crate) fn at(wire: OwnedFd, feed: OwnedFd) -> Self {
+        Self { wire, feed, from: Place { reel: 7, at: 0 } }
+    }
+
     /// The place of the first byte that comes.
     #[must_use]
     pub fn from(&self) -> Place {

@@ -369,3 +369,30 @@ impl Watcher for Words<'_> {
         Wish::GoOn
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+    use crate::session::protocol::Answer;
+
+    #[test]
+    fn one_look_hears_a_few_words_however_many_there_are() {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (theirs, ours) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (feed, _end) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let seat = Seat::at(ours, feed);
+        for _ in 0..20 {
+            wire::send(&theirs, &Answer::Missed(1), &[]).unwrap();
+        }
+        let mut words = Words { seat: &seat, last: None, missed: 0 };
+        let mut notices = Notices::new(true);
+        for heard in [16, 20] {
+            assert_eq!(words.look(&mut notices), Wish::GoOn);
+            assert_eq!(words.missed, heard);
+        }
+    }
+}
