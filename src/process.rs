@@ -2,6 +2,7 @@
 
 mod census;
 mod grip;
+mod jobs;
 mod master;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod properties;
@@ -11,7 +12,6 @@ mod walk;
 
 use std::fmt;
 use std::fs;
-use std::iter;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -27,6 +27,7 @@ use stat::{Stat, State};
 use walk::{Descriptors, every_pid};
 
 pub use census::{Census, MasterHolders};
+pub use jobs::{foreground_of, groups_above_us};
 
 /// A living process.
 #[derive(Clone, Debug)]
@@ -325,29 +326,6 @@ impl Openers {
 fn packed(device: Device) -> u64 {
     let (major, minor) = (rustix::fs::major(device.number), rustix::fs::minor(device.number));
     ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)).into()
-}
-
-/// The process group in the foreground of the terminal of the session that `leader` leads (less than 1
-/// where it has none); nothing where the leader is gone or hidden.
-#[must_use]
-pub fn foreground_of(leader: i32) -> Option<i32> {
-    Some(Stat::read(leader)?.foreground)
-}
-
-/// The process groups of those who started us, and of those who started them: the shells that wait for
-/// us are among them.
-#[must_use]
-pub fn groups_above_us() -> Vec<i32> {
-    above_us().skip(1).map(|process| process.group).collect()
-}
-
-/// We, and those who started us, upwards.
-fn above_us() -> impl Iterator<Item = Stat> {
-    let own = Stat::read(Process::own_pid());
-    let above =
-        iter::successors(own, |child| Stat::read(child.parent).filter(|_| child.parent > 1));
-    // Nobody has so many above them; but numbers can be given anew while we read.
-    above.take(65)
 }
 
 /// Whether we are in the machine's first pid namespace, in which every process has a number.

@@ -8,7 +8,7 @@ use rustix::termios::tcgetattr;
 
 use super::stat::{Stat, State};
 use super::walk::{Descriptors, every_pid};
-use super::{PROC_IS_OURS, Process, above_us};
+use super::{PROC_IS_OURS, Process};
 use crate::console::Device;
 
 /// Shells, beside those that the system lists itself.
@@ -56,12 +56,6 @@ impl Process {
     #[must_use]
     pub fn leads_session_on(&self, device: Device) -> bool {
         self.session == self.pid && self.is_controlled_by(device)
-    }
-
-    /// Whether it started us, or started who did.
-    #[must_use]
-    pub fn is_above_us(&self) -> bool {
-        above_us().any(|above| above.parent == self.pid)
     }
 
     /// Whether others are lost with it: it is a shell, or leads a session that others are in.

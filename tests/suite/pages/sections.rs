@@ -142,7 +142,7 @@ const ATTACH: &[Section] = &[
         "WATCHING",
         &[
             Text(
-                "With --read-only nothing is typed, and the end of input is no reason to leave. Any number may watch a session of the same user, and root everybody's: they see what its driver sees, beginning with the last 64 KiB. Its user is told who comes and who leaves, sees who watches with the escape key and s, and forbids it with --private.",
+                "With --read-only nothing is typed, and the end of input is no reason to leave. Up to 500 may watch a session of the same user, and root everybody's: they see what its driver sees, beginning with the last 64 KiB. Its user is told who comes and who leaves, sees who watches with the escape key and s, and forbids it with --private.",
             ),
             Item(
                 "who cannot keep up",
