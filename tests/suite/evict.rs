@@ -12,7 +12,7 @@ use rustix::fs::{Uid, chown};
 use rustix::process::Signal;
 
 use super::harness::{
-    Bystander, Client, Guest, Locks, Output, Program, SOMEBODY, Session, Terminal, Vconsole,
+    Bystander, Client, Guest, Locks, Output, Piped, Program, SOMEBODY, Session, Terminal, Vconsole,
     is_alive, missing, not_root, until,
 };
 use super::locks::{NOBODY, path_name};
@@ -188,17 +188,23 @@ fn a_daemon_is_refused_an_ordinary_user_and_hung_up_for_root() {
     locks.assert_empty();
 }
 
+/// A daemon that has the console open, and `flock` on it.
+fn daemon_with_flock(guest: &Guest) -> Piped {
+    let daemon = Program::new("flock").args(["--no-fork", "--nonblock"]).arg(guest);
+    let daemon = daemon.args(["sleep", "1000"]).piped();
+    until("it has the lock", || {
+        fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
+    });
+    daemon
+}
+
 #[test]
 fn a_flock_that_only_the_hung_up_have_is_not_in_the_way() {
     if not_root() || missing("flock") {
         return;
     }
     let (guest, locks) = (console(), Locks::new());
-    let daemon = Program::new("flock").args(["--no-fork", "--nonblock"]).arg(&guest);
-    let daemon = daemon.args(["sleep", "1000"]).piped();
-    until("it has the lock", || {
-        fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
-    });
+    let daemon = daemon_with_flock(&guest);
     let output = forced(&guest, &locks).output();
     assert_evicted(&output, daemon.pid(), &format!("by hanging up {}", guest.path().display()));
     assert!(output.stderr().contains("going on without flock: sleep (pid "), "{output:?}");

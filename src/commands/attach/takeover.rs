@@ -29,14 +29,8 @@ pub(super) fn take_over(
     request: &Request<'_>,
     reason: Option<&str>,
     holder: &Process,
-) -> Result<Option<(Claim, Undelivered, Option<Tape>)>, Refusal> {
-    let kept = |why: &str, remedy| Refusal::Kept {
-        console: request.target.to_string(),
-        holder: Box::new(holder.clone()),
-        why: why.to_owned(),
-        remedy,
-    };
-    let given_up = || Refusal::GivenUp { console: request.target.to_string() };
+) -> Result<Option<Taken>, Refusal> {
+    let kept = |why: &str, remedy| kept(request, holder, why, remedy);
     let Some(uid) = within_reach(holder) else {
         return Err(kept("it is another user's: root can take it over", Remedy::BeRoot));
     };
@@ -49,47 +43,34 @@ pub(super) fn take_over(
         prepared => prepared?,
     };
     let visit = Visit { request: &request, holder, uid, about: about(reason) };
-    let gift = if request.force {
-        match visit.ask_session() {
-            Err(Declined::Silent) => visit.ask_guard(),
-            answered => answered,
-        }
-    } else {
-        visit.ask_politely()
-    };
-    let mut gift = match gift {
-        Ok(gift) => gift,
-        Err(Declined::GivenUp) => return Err(given_up()),
+    match visit.ask() {
+        Ok(gift) => visit.take(inheritance, gift).map(Some),
+        Err(Declined::GivenUp) => Err(given_up(&request)),
         Err(declined) if declined.is_no_answer() => {
             let why = declined.to_string();
             let over = visit.is_leaving(&declined)
                 || request.force && end_session(&request, holder, &why)?;
-            return if over { Ok(None) } else { Err(kept(&why, Remedy::EndIt)) };
+            if over { Ok(None) } else { Err(kept(&why, Remedy::EndIt)) }
         }
-        Err(declined) => return Err(kept(&declined.to_string(), Remedy::AskAgain)),
-    };
-    test_point::reached("given-to-us");
-    let tape = gift.tape.take();
-    let (console, receipt, typed, printed) = gift.into_parts();
-    let too_late = || kept("it waited too long for us to take it", Remedy::AskAgain);
-    if receipt.is_void() {
-        return Err(too_late());
+        Err(declined) => Err(kept(&declined.to_string(), Remedy::AskAgain)),
     }
-    let borrowed = inheritance.accept(&request, console, receipt.line(), &|| receipt.give_up());
-    test_point::reached("taken");
-    // Whoever drives has its names back, and they were not ours to take.
-    let borrowed = if receipt.is_void() { return Err(too_late()) } else { borrowed? };
-    if request.asker.gives_up() {
-        // It is told before its names are given back: they are its own.
-        drop(receipt);
-        return Err(given_up());
+}
+
+/// A claim that was another session's, and what that had read: what it did not deliver, and what it kept for
+/// those who watch.
+pub(super) type Taken = (Claim, Undelivered, Option<Tape>);
+
+fn kept(request: &Request<'_>, holder: &Process, why: &str, remedy: Remedy) -> Refusal {
+    Refusal::Kept {
+        console: request.target.to_string(),
+        holder: Box::new(holder.clone()),
+        why: why.to_owned(),
+        remedy,
     }
-    test_point::reached("signing");
-    if !receipt.sign() {
-        return Err(too_late());
-    }
-    test_point::reached("signed");
-    Ok(Some((borrowed.keep(&request)?, Undelivered { typed, printed }, tape)))
+}
+
+fn given_up(request: &Request<'_>) -> Refusal {
+    Refusal::GivenUp { console: request.target.to_string() }
 }
 
 /// What it takes to ask a session for its console.
@@ -102,6 +83,45 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
+    /// Asks the session: politely, or by force, and then its guard where it is silent.
+    fn ask(&self) -> Result<Gift, Declined> {
+        if !self.request.force {
+            return self.ask_politely();
+        }
+        match self.ask_session() {
+            Err(Declined::Silent) => self.ask_guard(),
+            answered => answered,
+        }
+    }
+
+    /// Takes what it gives, and signs for it: from then on the console is ours.
+    fn take(&self, inheritance: Inheritance, mut gift: Gift) -> Result<Taken, Refusal> {
+        test_point::reached("given-to-us");
+        let tape = gift.tape.take();
+        let (console, receipt, typed, printed) = gift.into_parts();
+        let why = "it waited too long for us to take it";
+        let too_late = || kept(self.request, self.holder, why, Remedy::AskAgain);
+        if receipt.is_void() {
+            return Err(too_late());
+        }
+        let borrowed =
+            inheritance.accept(self.request, console, receipt.line(), &|| receipt.give_up());
+        test_point::reached("taken");
+        // Whoever drives has its names back, and they were not ours to take.
+        let borrowed = if receipt.is_void() { return Err(too_late()) } else { borrowed? };
+        if self.request.asker.gives_up() {
+            // It is told before its names are given back: they are its own.
+            drop(receipt);
+            return Err(given_up(self.request));
+        }
+        test_point::reached("signing");
+        if !receipt.sign() {
+            return Err(too_late());
+        }
+        test_point::reached("signed");
+        Ok((borrowed.keep(self.request)?, Undelivered { typed, printed }, tape))
+    }
+
     /// Asks the session. One that is stopped is continued, however often it stops.
     fn ask_session(&self) -> Result<Gift, Declined> {
         // By its program and by what it has open: no other is sent a signal.

@@ -8,7 +8,7 @@ use super::super::harness::{
     Bystander, Client, Guest, Locks, Pause, Piped, Program, SOMEBODY, Terminal, Vconsole, missing,
     not_root, rounds, until,
 };
-use super::{console, forced, open_to};
+use super::{console, daemon_with_flock, forced, open_to};
 
 #[test]
 fn what_the_guest_prints_during_a_hang_up_does_not_come_back_to_it() {
@@ -116,11 +116,7 @@ fn who_goes_on_without_flock_leaves_no_flag_when_it_is_killed() {
         return;
     }
     let (guest, locks) = (console(), Locks::new());
-    let daemon = Program::new("flock").args(["--no-fork", "--nonblock"]).arg(&guest);
-    let daemon = daemon.args(["sleep", "1000"]).piped();
-    until("it has the lock", || {
-        fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
-    });
+    let _daemon = daemon_with_flock(&guest);
     let session = Vconsole::attach(&guest).locks(&locks).arg("--force").attached_to_pipes();
     session.stderr().hears("going on without flock");
     assert!(!open_to(SOMEBODY, &guest));
