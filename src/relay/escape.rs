@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use memchr::memchr;
+
 /// The key that begins a command to vconsole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EscapeKey(Option<u8>);
@@ -107,6 +109,11 @@ impl Escape {
         self.armed
     }
 
+    /// Whether something in `input`, which comes next, is not for the console.
+    pub(super) fn concerns(&self, input: &[u8]) -> bool {
+        self.armed || memchr(self.key, input).is_some()
+    }
+
     /// Takes the next piece off the front of `input`. `None` when nothing is left of it.
     pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {
@@ -123,8 +130,8 @@ impl Escape {
                 });
             }
             if first != self.key {
-                let length = input.iter().position(|byte| *byte == self.key);
-                let (typed, rest) = input.split_at(length.unwrap_or(input.len()));
+                let length = memchr(self.key, input).unwrap_or(input.len());
+                let (typed, rest) = input.split_at(length);
                 *input = rest;
                 return Some(Piece::Typed(typed));
             }

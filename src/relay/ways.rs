@@ -14,9 +14,6 @@ use super::event_loop::{BUFFER, GONE, Relay, Step, Stop, is_readable};
 use super::{Ending, Error, timeout};
 use crate::{terminal, test_point};
 
-/// What is read from a terminal at once. Its own buffer holds no more (`N_TTY_BUF_SIZE` in
-/// `drivers/tty/n_tty.c`).
-const TYPED_READ: usize = 4096;
 /// After so many reads of one thing the others have a look in, however much more there is.
 const BURST: usize = 64;
 /// A lone escape key is explained after this time.
@@ -70,23 +67,14 @@ impl Relay<'_> {
 
     /// Reads from the input once. Tells whether there may be more.
     fn read_input(&mut self) -> Step<bool> {
-        let room = self.typed.room();
-        if room == 0 || self.input_ended {
+        if self.typed.room() == 0 || self.input_ended {
             return Ok(false);
         }
         test_point::reached("typed");
-        let mut typed = [0; TYPED_READ];
-        let read = if self.escape.is_some() {
-            self.input.read(&mut typed[..room.min(TYPED_READ)])
-        } else {
-            self.input.read(self.typed.free())
-        };
-        match read {
+        match self.input.read(self.typed.free()) {
             Ok(None) => return Ok(false),
             Ok(Some(0)) => return self.end_input().map(|()| false),
-            Ok(Some(count)) if self.escape.is_some() => self.sort_out(&typed[..count])?,
-            Ok(Some(_)) if !self.settings.typing.get() => self.refuse_typing(),
-            Ok(Some(count)) => self.typed.filled(count),
+            Ok(Some(count)) => self.take_in(count)?,
             Err(error) if self.is_terminal_gone(&error) => {
                 let gone = !self.is_somebody_elses();
                 return if gone { self.end_input().map(|()| false) } else { Ok(false) };
@@ -119,6 +107,22 @@ impl Relay<'_> {
         }
         self.input_ended = true;
         self.linger.input_ended(Instant::now());
+        Ok(())
+    }
+
+    /// Takes in the `count` bytes that were just read into the free room. They stay where they are,
+    /// unless some of them are for us.
+    fn take_in(&mut self, count: usize) -> Step {
+        let typed = &self.typed.free()[..count];
+        if self.escape.as_ref().is_some_and(|escape| escape.concerns(typed)) {
+            let typed = typed.to_vec();
+            return self.sort_out(&typed);
+        }
+        if self.settings.typing.get() {
+            self.typed.filled(count);
+        } else {
+            self.refuse_typing();
+        }
         Ok(())
     }
 
