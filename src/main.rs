@@ -9,9 +9,6 @@ use vconsole::cli::{Cli, Command};
 use vconsole::{commands, terminal};
 
 fn main() -> ExitCode {
-    if commands::guard::is_meant() {
-        return commands::guard::run().into();
-    }
     terminal::restore_on_panic();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -160,6 +160,11 @@ pub fn restore_on_panic() {
     }));
 }
 
+/// Forgets the terminal, for a process that has none: a copy of one that had.
+pub fn forget() {
+    *raw_settings() = None;
+}
+
 /// Whether the terminal is raw now: then a line ends with CR LF.
 #[must_use]
 pub fn is_raw() -> bool {

@@ -47,10 +47,3 @@ pub fn reached(point: &str) {
 pub fn value(name: &str) -> Option<std::ffi::OsString> {
     if cfg!(feature = "test-points") { std::env::var_os(name) } else { None }
 }
-
-/// What a process that is started without an environment has to know of the tests' wishes. Nothing where
-/// the feature `test-points` is off.
-pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
-    let wishes = cfg!(feature = "test-points").then(std::env::vars_os).into_iter().flatten();
-    wishes.filter(|(name, _)| name.as_encoded_bytes().starts_with(b"VCONSOLE_TEST_"))
-}

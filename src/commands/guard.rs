@@ -1,27 +1,24 @@
-//! `vconsole-guard`: not for users. A session starts it; `claim::guard` says what it is for.
+//! What a guard does. `claim::guard` says what it is for.
 
 use std::env;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::audit::{self, Event};
-use crate::claim::guard::{Charge, GUARD, Message, See, Verdicts, is_wire};
-use crate::exit_status::ExitStatus;
+use crate::claim::guard::{Charge, Guard, Message, See, Verdicts};
 use crate::relay::Notices;
 use crate::session::door::refuse;
 use crate::session::handover::{self, Outcome, TO_TAKE_IT};
 use crate::session::place::Listener;
 use crate::session::{Call, Door, Visitor};
-use crate::{sys, test_point, wire};
+use crate::{terminal, test_point, wire};
 
 /// So long a killed session may take to end.
 const MANNERS: Duration = Duration::from_secs(1);
@@ -32,45 +29,15 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Why of two callers only one gets the console.
 const AT_THE_SAME_MOMENT: &str = "another took it over at the same moment";
 
-/// Whether this process was started to be a guard.
-#[must_use]
-pub fn is_meant() -> bool {
-    let name = env::args_os().next().unwrap_or_default();
-    Path::new(&name).file_name().is_some_and(|name| name.as_bytes() == GUARD.as_bytes())
-}
-
-/// Guards the session that started it.
-#[must_use]
-pub fn run() -> ExitStatus {
-    // What a terminal sends to its session is not for us. Blocked, and not only ignored: so the kernel
-    // also lets us set a terminal in whose background we are (SIGTTOU).
-    let blocked = SigSet::all().thread_block();
-    sys::close_inherited();
-    let session = env::args().nth(1).and_then(|pid| pid.parse().ok());
-    let (Some(session), Ok(()), Ok(wire)) = (session, blocked, take_wire()) else {
-        eprintln!("{GUARD} is a part of vconsole attach, which starts it");
-        return ExitStatus::Failed;
-    };
-    // It fails only where we lead a process group, which is as good.
-    let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"vconsole-guard");
-    stand_guard(session, wire);
-    ExitStatus::Done
-}
-
-/// Takes the session's wire, which is standard input, away from there.
-fn take_wire() -> io::Result<OwnedFd> {
-    if !is_wire(io::stdin()) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let wire = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(wire)
+/// Starts a guard for this process, and says whether that worked.
+pub(super) fn start() -> (Guard, io::Result<()>) {
+    Guard::start(stand_guard)
 }
 
 /// Guards the session with the process number `session`, which is at the other end of `wire`, until it
 /// says goodbye or dies.
 fn stand_guard(session: i32, wire: OwnedFd) {
+    leave_the_session();
     let mut charge = Charge::of(session);
     let mut door: Option<Door> = None;
     loop {
@@ -99,6 +66,17 @@ fn stand_guard(session: i32, wire: OwnedFd) {
     test_point::reached("guard-alone");
     charge.restore_terminal();
     charge.close(wire, See::ToEverything, VERDICTS);
+}
+
+/// Makes a process of its own of the session's copy: all signals are blocked, and not only ignored, so
+/// that the kernel also lets us set a terminal in whose background we are (SIGTTOU).
+fn leave_the_session() {
+    let _ = rustix::thread::set_name(c"vconsole-guard");
+    terminal::forget();
+    // It fails only where we lead a process group, which is as good.
+    let _ = rustix::process::setsid();
+    // No directory is to be in use because of us.
+    let _ = env::set_current_dir("/");
 }
 
 /// How a guard learns whose a console is that was between two.

@@ -1,7 +1,7 @@
 //! What the command line asks for: each command reads as its own story.
 
 pub mod attach;
-pub mod guard;
+mod guard;
 pub mod host;
 pub mod status;
 

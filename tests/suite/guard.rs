@@ -135,26 +135,48 @@ fn a_guard_leaves_with_its_session() {
     assert_eq!(refused.status, 3);
 }
 
+/// What a process has open, in order, without the numbers of what has no path.
+pub(crate) fn open_things(pid: i32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    // socket:[4711]
+    let unnumbered = |name: &str| match name.split_once(":[") {
+        Some((kind, number)) if number.starts_with(|first: char| first.is_ascii_digit()) => {
+            kind.to_owned()
+        }
+        _ => name.to_owned(),
+    };
+    let mut things: Vec<_> = links.map(|link| unnumbered(&link.display().to_string())).collect();
+    things.sort();
+    things
+}
+
+/// The same of a guard, when it has read all that it is told while a session starts.
+pub(crate) fn what_it_guards(guard: i32, terminal: &Terminal) -> Vec<String> {
+    let told = [terminal.path().display().to_string(), "anon_inode:[eventpoll]".to_owned()];
+    let mut things = Vec::new();
+    until("the guard knows the terminal, and waits at its door", || {
+        things = open_things(guard);
+        told.iter().all(|it| things.contains(it))
+    });
+    things
+}
+
 #[test]
 fn a_guard_holds_nothing_but_what_it_guards() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     let session = attached(&guest, &locks, &terminal);
     let guard = awaited_guard_of(&session);
-    let link = |what: &str| fs::read_link(format!("/proc/{guard}/{what}")).unwrap();
-    assert_eq!(link("cwd"), std::path::Path::new("/"));
     let mut expected =
         [guest.path(), locks.path(), terminal.path()].map(|path| path.display().to_string());
     expected.sort();
     // It reads what it is told when it comes to it: the session does not wait.
     until("it holds what it guards, and nothing else", || {
-        let entries = fs::read_dir(format!("/proc/{guard}/fd")).unwrap().flatten();
-        let paths = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
-        let paths = paths.map(|path| path.display().to_string());
-        let mut open: Vec<_> =
-            paths.filter(|path| path.starts_with('/') && path != "/dev/null").collect();
-        open.sort();
+        let mut open = open_things(guard);
+        open.retain(|thing| thing.starts_with('/') && thing != "/dev/null");
         open == expected
     });
+    assert_eq!(fs::read_link(format!("/proc/{guard}/cwd")).unwrap(), std::path::Path::new("/"));
     // It is in a session of its own: what ends the terminal's does not end it.
     let stat = fs::read_to_string(format!("/proc/{guard}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -170,12 +192,15 @@ fn a_killed_guard_is_replaced_and_the_new_one_knows_everything() {
     let before = terminal.settings();
     let session = attached(&guest, &locks, &terminal);
     let first = awaited_guard_of(&session);
+    let known = what_it_guards(first, &terminal);
     kill(first);
     terminal.shows("the guard was killed: there is a new one");
     guest.say("still here");
     terminal.shows("still here");
     let second = awaited_guard_of(&session);
     assert_ne!(second, first);
+    // By now the session has much more open than when it made the first one.
+    until("the new one holds the same, and nothing else", || open_things(second) == known);
     assert_eq!(locks.names(), all_names(&guest));
     session.signal(Signal::KILL);
     is_done(second);

@@ -10,6 +10,7 @@ use super::wait::{Wait, Waited};
 use crate::claim::guard::Guard;
 use crate::claim::{Asker, Claim, Refusal, Request};
 use crate::cli;
+use crate::commands::guard;
 use crate::console::{NotAConsole, Target};
 use crate::process::{Openers, Process};
 use crate::relay::{Notices, Signals, Undelivered};
@@ -199,7 +200,7 @@ impl Asker for User<'_> {
 }
 
 pub(super) fn start_guard(notices: &mut Notices) -> Guard {
-    let (guard, started) = Guard::start();
+    let (guard, started) = guard::start();
     if let Err(error) = started {
         notices.say(format_args!(
             "no guard can be started ({error}): going on without the exclusive flag, and if this \

@@ -20,7 +20,7 @@ use crate::audit::{self, Event};
 use crate::claim::Refusal;
 use crate::claim::guard::Guard;
 use crate::cli;
-use crate::commands;
+use crate::commands::{self, guard};
 use crate::console::{NotAConsole, Target};
 use crate::printable::local_time;
 use crate::process::Process;
@@ -124,7 +124,7 @@ pub(super) fn watch(
 
 /// A guard that knows of the terminal alone.
 fn terminal_guard(notices: &mut Notices) -> Guard {
-    let (guard, started) = Guard::start();
+    let (guard, started) = guard::start();
     if let Err(error) = started {
         notices.say(format_args!(
             "no guard can be started ({error}): if this session is killed, nobody gives the terminal \

@@ -15,8 +15,8 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGWINCH};
 
 use super::table::{self, Look};
 use super::{json, look};
-use crate::claim::guard::Guard;
 use crate::cli;
+use crate::commands::guard;
 use crate::exit_status::ExitStatus;
 use crate::signals::{Delivery, ENDING, deliver};
 use crate::terminal::{self, RawMode};
@@ -35,7 +35,7 @@ pub(super) fn run(options: &cli::Status, pause: Duration) -> anyhow::Result<Exit
     // Before the terminal is touched: a signal then waits until it can be given back.
     let signals = deliver(&ENDING, &[SIGWINCH, SIGCONT]).context("cannot watch for signals")?;
     let in_place = !options.json && isatty(io::stdout());
-    let guard = in_place.then(Guard::start).map(|(guard, _)| guard);
+    let guard = in_place.then(guard::start).map(|(guard, _)| guard);
     let keys = match &guard {
         Some(guard) if terminal::in_foreground() => {
             RawMode::enter(guard).context("cannot set the terminal raw")?

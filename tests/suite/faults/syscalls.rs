@@ -3,7 +3,10 @@
 //! Not from the first call on: the dynamic loader reads its libraries without a thought of failure.
 
 use super::{Stage, said};
-use crate::harness::{Program, missing, until};
+use rustix::process::Signal;
+
+use crate::guard::{awaited_guard_of, is_done, what_it_guards};
+use crate::harness::{Program, Session, missing, until};
 
 /// Has system calls fail as `inject` says; those on `path` alone, if there is one.
 fn failing(program: Program, inject: &str, path: Option<&str>) -> Program {
@@ -151,4 +154,37 @@ fn locks_that_cannot_be_removed_at_the_end_are_dead_for_the_next() {
     assert_eq!(output.status, 0, "{output:?}");
     assert!(said(&output.stderr, "is gone"), "{output:?}");
     stage.locks.become_empty();
+}
+
+#[test]
+fn on_a_kernel_without_close_range_a_guard_holds_no_more_and_puts_things_right() {
+    if missing("strace") {
+        return;
+    }
+    let usual = {
+        let stage = Stage::new();
+        let session = stage.attach().attached_on(&stage.terminal);
+        what_its_guard_holds(&stage, &session)
+    };
+    let stage = Stage::new();
+    let strace = ["strace", "-f", "-DDD", "-o", "/dev/null"];
+    let old = strace.into_iter().chain(["-e", "inject=close_range:error=ENOSYS"]);
+    let session = stage.attach().under(old).attached_on(&stage.terminal);
+    assert_eq!(what_its_guard_holds(&stage, &session), usual);
+    let guard = awaited_guard_of(&session);
+    session.signal(Signal::KILL);
+    is_done(guard);
+    stage.is_as_before();
+}
+
+/// In order: what has a path of the stage by that path's place, all else by its kind.
+fn what_its_guard_holds(stage: &Stage, session: &Session) -> Vec<String> {
+    let places = [stage.guest.path(), stage.locks.path(), stage.terminal.path()];
+    let places = places.map(|path| path.display().to_string());
+    let place = |thing: &String| places.iter().position(|path| path == thing);
+    let things = what_it_guards(awaited_guard_of(session), &stage.terminal).into_iter();
+    let mut all: Vec<_> =
+        things.map(|thing| place(&thing).map_or(thing, |place| format!("place {place}"))).collect();
+    all.sort();
+    all
 }

@@ -35,6 +35,7 @@ no real /dev/tty | nothing | 0 | faults::surroundings::without_a_real_dev_tty_it
 RLIMIT_NOFILE of 4 to 32, on a terminal | nothing | 0, 1 | faults::surroundings::with_few_descriptors_it_works_or_says_so
 RLIMIT_NOFILE of 6 to 19, on pipes | nothing | 0, 1 | guard::a_session_without_descriptors_to_spare_gives_its_locks_back
 RLIMIT_NPROC: no guard | nothing | 0 | faults::surroundings::where_no_process_can_be_started_it_works_without_a_guard
+no close_range: a kernel before 5.9 | nothing | 137 | faults::syscalls::on_a_kernel_without_close_range_a_guard_holds_no_more_and_puts_things_right
 RLIMIT_AS of 4 to 64 MB | nothing | 0, 1, 134 | faults::surroundings::with_little_memory_it_works_or_ends_well
 RLIMIT_FSIZE | what was not written, and it says so | 1 | faults::surroundings::a_limit_to_files_is_a_failure_and_no_death
 SIGCHLD ignored or blocked | nothing | 0 | faults::surroundings::with_children_that_nobody_waits_for_it_works
