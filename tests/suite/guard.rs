@@ -25,9 +25,15 @@ pub(crate) fn guard_of(pid: i32) -> Option<i32> {
 
 #[track_caller]
 pub(crate) fn awaited_guard_of(session: &Session) -> i32 {
+    awaited_guard(session.pid())
+}
+
+/// The guard of the session `pid`. It may take a moment until it has its name.
+#[track_caller]
+pub(crate) fn awaited_guard(pid: i32) -> i32 {
     let mut found = None;
     until("the session has a guard", || {
-        found = guard_of(session.pid());
+        found = guard_of(pid);
         found.is_some()
     });
     found.unwrap()

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::guard::{guard_of, is_done, kill};
+use super::guard::{awaited_guard, is_done, kill};
 use super::harness::{Guest, Locks, Program, Terminal, missing, not_root, rounds};
 use super::locks::path_name;
 
@@ -28,7 +28,7 @@ fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
     };
     terminal.shows("prompt> ");
     let stopped = attach(&first);
-    let guard = guard_of(stopped).unwrap();
+    let guard = awaited_guard(stopped);
     let pidfd = pidfd_open(Pid::from_raw(stopped).unwrap(), PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&pidfd, Signal::STOP).unwrap();
     terminal.shows("Stopped");
@@ -77,7 +77,7 @@ fn shells_go_on_after_their_session_was_killed() {
             terminal.shows("connected to");
             let lock = locks.read(&path_name(&guest)).unwrap();
             let pid: i32 = String::from_utf8(lock).unwrap().trim().parse().unwrap();
-            let guard = guard_of(pid).unwrap();
+            let guard = awaited_guard(pid);
             terminal.clear();
             kill(pid);
             is_done(guard);

@@ -71,6 +71,16 @@ fn is_evicted_without_echo(holder: Peer, owner: User, user: User) {
     assert!(heard.is_ascii(), "{}: {}", holder.name(), String::from_utf8_lossy(&heard));
 }
 
+/// Each on a console of its own, and all at once: they take seconds to heed a signal.
+#[track_caller]
+fn are_evicted(holders: impl Iterator<Item = Peer>, owner: User, user: User) {
+    std::thread::scope(|scope| {
+        holders.for_each(|holder| {
+            scope.spawn(move || is_evicted_without_echo(holder, owner, user));
+        });
+    });
+}
+
 /// Says that it is over when it is dropped, by a panic as well.
 struct Over<'a>(&'a AtomicBool);
 
@@ -83,25 +93,21 @@ impl Drop for Over<'_> {
 #[test]
 fn root_evicts_each_client_of_root_s() {
     let Some(_turn) = turn() else { return };
-    for peer in Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen, Peer::MinicomO])) {
-        is_evicted_without_echo(peer, User::Root, User::Root);
-    }
+    let peers = Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen, Peer::MinicomO]));
+    are_evicted(peers, User::Root, User::Root);
 }
 
 #[test]
 fn root_evicts_each_client_of_an_ordinary_user() {
     let Some(_turn) = turn() else { return };
-    for peer in Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen])) {
-        is_evicted_without_echo(peer, User::Owner, User::Root);
-    }
+    let peers = Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen]));
+    are_evicted(peers, User::Owner, User::Root);
 }
 
 #[test]
 fn an_ordinary_user_evicts_each_client_of_their_own() {
     let Some(_turn) = turn() else { return };
-    for peer in Peer::installed(BY_SIGNAL) {
-        is_evicted_without_echo(peer, User::Owner, User::Owner);
-    }
+    are_evicted(Peer::installed(BY_SIGNAL), User::Owner, User::Owner);
 }
 
 /// `--force` of `user` is refused, and `holder` did not even notice.
