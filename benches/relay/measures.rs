@@ -229,7 +229,7 @@ fn memory(report: &mut Report, rounds: usize) {
     let clients: Vec<_> =
         Client::all().into_iter().filter(|client| *client != Client::Minicom).collect();
     let mut peaks = Vec::new();
-    for _ in 0..rounds.min(5) {
+    for _ in 0..rounds {
         let peak = clients.iter().map(|&client| {
             let scene = Scene::new();
             let running = scene.attach(client);
