@@ -298,7 +298,8 @@ impl Openers {
             openers.blind = true;
             return openers;
         }
-        for pid in every_pid().filter(|&pid| pid != Process::own_pid()) {
+        let own = Process::own_pid();
+        for pid in every_pid().filter(|&pid| pid != own) {
             match Descriptors::of(pid) {
                 Ok(descriptors) => {
                     let mut open = false;

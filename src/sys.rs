@@ -9,7 +9,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Pid, fork, getpid};
 
 /// Whether `signal` is ignored now: so it stays, if whoever started us wished it (`nohup` does).
 #[must_use]
@@ -58,41 +58,39 @@ pub fn hang_up(line: impl AsFd) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Starts a copy of this process that does `work` and nothing else, and gives its process number.
+/// Starts a copy of this process that calls `work` with our process number and `kept`, and does nothing
+/// else. Gives the copy's process number.
 ///
 /// A copy needs no loading and shares its memory with us until one of the two writes to it: it costs a
 /// fraction of a program that is started anew. It has `kept` and no other descriptor of ours, `/dev/null`
-/// for standard input, output and error, and every signal blocked. Others see `words` as its command
-/// line, as far as there is room for them where ours is.
+/// for standard input, output and error, and every signal blocked; `work` must not let one through, since
+/// the handlers are still ours. Others see `name` and our process number as its command line, as far as
+/// there is room where ours is.
 ///
-/// What waits in a buffer to be written is written by us alone. No other thread may be in the middle of
-/// something: the copy has none of them, and what they have locked stays locked in it.
-pub fn copy(
-    words: &[&str],
-    kept: OwnedFd,
-    work: impl FnOnce(OwnedFd),
-) -> io::Result<rustix::process::Pid> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
+/// What waits in a buffer to be written is written by us alone. Any other thread of ours must be doing
+/// nothing but wait: the copy has none of them, and what one has locked would stay locked in it.
+pub fn copy(name: &str, kept: OwnedFd, work: fn(i32, OwnedFd)) -> io::Result<Pid> {
+    let (original, null) = (getpid(), File::options().read(true).write(true).open("/dev/null")?);
     // Before the copy is made: no handler of ours ever runs in it.
     let signals = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // SAFETY: the copy goes on in this thread alone. What it runs takes no lock that another thread can
-    // have (the caller sees to that, and the allocator's is free after a fork), and it never returns
-    // from here: it ends below.
+    // have (ours only wait, and the allocator's is free after a fork), and it never returns from here: it
+    // ends in `live_as_a_copy`.
     let forked = unsafe { fork() };
     if let Ok(ForkResult::Child) = forked {
-        live_as_a_copy(words, kept, &null, work);
+        live_as_a_copy(&[name, &original.to_string()], &null, kept, |kept| {
+            work(original.as_raw(), kept);
+        });
     }
     signals.thread_set_mask()?;
     match forked? {
-        ForkResult::Parent { child } => {
-            rustix::process::Pid::from_raw(child.as_raw()).ok_or(io::ErrorKind::NotFound.into())
-        }
+        ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => unreachable!("a copy ends where it lives"),
     }
 }
 
 /// All that a copy does.
-fn live_as_a_copy(words: &[&str], kept: OwnedFd, null: &File, work: impl FnOnce(OwnedFd)) -> ! {
+fn live_as_a_copy(words: &[&str], null: &File, kept: OwnedFd, work: impl FnOnce(OwnedFd)) -> ! {
     let done = panic::catch_unwind(AssertUnwindSafe(|| {
         // It would give our terminal back.
         drop(panic::take_hook());
@@ -111,28 +109,40 @@ fn keep_only(kept: &OwnedFd, null: &File) -> io::Result<()> {
     rustix::stdio::dup2_stdin(null)?;
     rustix::stdio::dup2_stdout(null)?;
     rustix::stdio::dup2_stderr(null)?;
-    let kept = kept.as_raw_fd().cast_unsigned();
-    // SAFETY: the values that own these descriptors are our original's. In its copy none of them is used
-    // or dropped (`copy`), and nothing static owns one.
+    let kept = kept.as_raw_fd();
+    let (below, above) = ((kept - 1).cast_unsigned(), (kept + 1).cast_unsigned());
+    // SAFETY: what owns these descriptors belongs to our original, the handlers of signals too. In its
+    // copy none of it is used or dropped (`copy`).
     let closed = unsafe {
-        libc::close_range(3, kept - 1, 0) == 0 && libc::close_range(kept + 1, u32::MAX, 0) == 0
+        libc::close_range(3, below, 0) == 0 && libc::close_range(above, u32::MAX, 0) == 0
     };
-    if closed {
-        return Ok(());
-    }
-    // A kernel before 5.9 does not know the call.
-    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for number in open.into_iter().filter(|&number| number > 2 && number.cast_unsigned() != kept) {
-        // SAFETY: as above. The one that the directory was read by is closed already.
-        unsafe { libc::close(number) };
+    if !closed {
+        // A kernel before 5.9 does not know the call.
+        for number in
+            numbers_in_use().into_iter().filter(|number| ![0, 1, 2, kept].contains(number))
+        {
+            // SAFETY: as above. Most of them are open; one that is not is an error without consequences.
+            unsafe { libc::close(number) };
+        }
     }
     Ok(())
 }
 
-/// For a copy: writes `words` over the command line that `/proc` shows of it. Where that is, `/proc` says
-/// (`arg_start` and `arg_end` in `proc_pid_stat(5)`); without it nothing is written.
+/// The numbers of our descriptors, and perhaps some that are none.
+fn numbers_in_use() -> Vec<RawFd> {
+    if let Ok(entries) = fs::read_dir("/proc/self/fd") {
+        return entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+    }
+    // Where that is not mounted: as many as there can be, or as anybody has.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    (0..limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(RawFd::MAX).min(1 << 16))
+        .collect()
+}
+
+/// For a copy: writes `words` over the command line that `/proc` shows of it, those that fit whole. Where
+/// that is, `/proc` says (`arg_start` and `arg_end` in `proc_pid_stat(5)`); without it nothing is written.
 fn show_command_line(words: &[&str]) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The program's name, in parentheses, is field 2, and may contain anything.
@@ -140,15 +150,20 @@ fn show_command_line(words: &[&str]) {
     let (from, to) = (fields.nth(48 - 3), fields.next());
     let number = |field: Option<&str>| field.and_then(|field| field.parse::<usize>().ok());
     let (Some(from @ 1..), Some(to)) = (number(from), number(to)) else { return };
-    let mut line = words.join("\0").into_bytes();
-    line.resize(to.saturating_sub(from), 0);
-    // The last one stays 0: else the kernel takes what comes after for the rest.
-    if let Some(last) = line.last_mut() {
-        *last = 0;
+    let room = to.saturating_sub(from);
+    let mut line = Vec::new();
+    for word in words {
+        // Each ends with a 0; and the last byte of all has to be one, else the kernel takes what comes
+        // after for the rest.
+        if line.len() + word.len() < room {
+            line.extend_from_slice(word.as_bytes());
+            line.push(0);
+        }
     }
+    line.resize(room, 0);
     let place = std::ptr::with_exposed_provenance_mut::<u8>(from);
-    // SAFETY: the kernel put our arguments there at exec, `to - from` bytes that are ours to write and
-    // stay for as long as the process. The copy has one thread, and reads no argument any more.
+    // SAFETY: the kernel put our arguments there at exec, `room` bytes that are ours to write and stay for
+    // as long as the process. The copy has one thread, and reads no argument any more.
     unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), place, line.len()) };
 }
 

@@ -16,17 +16,18 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::kill;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{
-    PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Deed;
 use crate::console::{Console, Device, Target};
-use crate::process::Process;
 use crate::terminal::{Modes, Witness};
 use crate::{sys, wire};
 use charge::Jobs;
@@ -94,9 +95,20 @@ pub struct Guard {
 #[derive(Debug)]
 struct Running {
     wire: OwnedFd,
-    /// The process, whatever becomes of its number. Nothing where the kernel has no such descriptors.
-    process: Option<OwnedFd>,
+    process: Child,
 }
+
+/// A guard's process, a child of ours.
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    /// What means it whatever becomes of its number. Nothing where the kernel has no such descriptors.
+    pidfd: Option<OwnedFd>,
+}
+
+/// The guards that have let go and may not have ended yet: somebody has to hear of their end, and nobody
+/// has the time to wait for it.
+static LEAVING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 impl Guard {
     /// Starts a guard that does `duty`, and says whether that worked.
@@ -212,8 +224,9 @@ impl Guard {
         if !wire::wait(&running.wire, Some(Instant::now() + FAREWELL)) {
             // It is stopped, or worse: it would keep the console open. There is nothing left to guard.
             *self.running.borrow_mut() = Some(running);
-            self.lose();
+            return self.lose();
         }
+        leaving().push(running.process.pid);
     }
 
     fn send(&self, message: &Message, descriptor: Option<BorrowedFd<'_>>) {
@@ -229,12 +242,10 @@ impl Guard {
 
     /// A guard that does not listen is none.
     fn lose(&self) {
-        let running = self.running.borrow_mut().take();
-        if let Some(process) = running.and_then(|running| running.process)
-            && pidfd_send_signal(&process, Signal::KILL).is_ok()
-        {
-            let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
-        }
+        // While it lives it is not to see the end of its wire, and take us for dead.
+        let Some(Running { wire, process }) = self.running.borrow_mut().take() else { return };
+        process.end();
+        drop(wire);
     }
 }
 
@@ -257,11 +268,36 @@ impl Witness for Guard {
 
 impl Running {
     fn start(duty: Duty) -> io::Result<Self> {
+        leaving().retain(|&pid| {
+            matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+        });
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let session = Process::own_pid();
-        let words = [GUARD, &session.to_string()];
-        let pid = sys::copy(&words, theirs, |wire| duty(session, wire))?;
-        Ok(Self { wire: ours, process: pidfd_open(pid, PidfdFlags::empty()).ok() })
+        let process = Child::start(theirs, duty)?;
+        Ok(Self { wire: ours, process })
     }
+}
+
+impl Child {
+    fn start(wire: OwnedFd, duty: Duty) -> io::Result<Self> {
+        let pid = sys::copy(GUARD, wire, duty)?;
+        let pidfd = rustix::process::Pid::from_raw(pid.as_raw())
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok(Self { pid, pidfd })
+    }
+
+    /// Ends it, and waits for that.
+    fn end(self) {
+        let _ = match self.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL).map_err(io::Error::from),
+            // A child's number stays its own until somebody has waited for it, but where nobody wants to.
+            None if sys::is_ignored(libc::SIGCHLD) => return,
+            None => kill(self.pid, nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from),
+        };
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+fn leaving() -> MutexGuard<'static, Vec<Pid>> {
+    LEAVING.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -281,6 +281,12 @@ impl Claim {
         self.locks.borrow().misses_a_directory()
     }
 
+    /// Sets the exclusive flag where it could not be set before: there was nobody who would have cleared it
+    /// if we had been killed.
+    pub fn set_flag(&self) -> std::io::Result<()> {
+        if self.console.has_own_flag() { Ok(()) } else { self.console.set_exclusive() }
+    }
+
     /// Gives up the exclusive flag: there is nobody who would clear it if we were killed.
     pub fn do_without_flag(&self) {
         self.console.clear_exclusive();

@@ -57,7 +57,8 @@ impl Census {
         if !*PROC_IS_OURS {
             return census;
         }
-        for pid in every_pid().filter(|&pid| pid != Process::own_pid()) {
+        let own = Process::own_pid();
+        for pid in every_pid().filter(|&pid| pid != own) {
             match Descriptors::of(pid) {
                 Ok(descriptors) => census.count(pid, &descriptors),
                 Err(Errno::ACCESS) => census.count_hidden(pid),

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Process;
-use super::stat::Stat;
+use super::stat::{Stat, State};
 use super::walk::every_pid;
 
 impl Process {
@@ -25,10 +25,12 @@ impl Process {
         self.started.is_some() && Self::started(stat.start) == self.started
     }
 
-    /// The guard that it started, if `/proc` shows it.
+    /// The guard that it started, if `/proc` shows it. An earlier one may have left and not be forgotten.
     #[must_use]
     pub fn guard(&self) -> Option<Self> {
-        let children = every_pid().filter_map(Self::shown).filter(|it| it.parent == self.pid);
-        children.into_iter().find(|child| child.is_guard() && child.uid == self.uid)
+        let living = |pid| Self::read(pid).filter(|(_, state)| *state == State::Living);
+        let children = every_pid().filter_map(living).map(|(process, _)| process);
+        let mut children = children.filter(|it| it.parent == self.pid);
+        children.find(|child| child.is_guard() && child.uid == self.uid)
     }
 }

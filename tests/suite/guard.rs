@@ -13,11 +13,16 @@ use super::harness::{
 };
 use super::locks::{NOBODY, all_names, attached, path_name, try_attach};
 
+/// The processes that `pid` has started, those as well that have ended and that it has not heard of.
+pub(crate) fn children_of(pid: i32) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
 /// The guard of the session `pid`, if it has one by now.
 pub(crate) fn guard_of(pid: i32) -> Option<i32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().find_map(|child| {
-        let child: i32 = child.parse().ok()?;
+    children_of(pid).into_iter().find_map(|child| {
         let line = fs::read(format!("/proc/{child}/cmdline")).ok()?;
         line.starts_with(b"vconsole-guard\0").then_some(child)
     })
@@ -271,6 +276,11 @@ fn a_guard_that_is_killed_during_the_claim_is_replaced() {
             continue; // We were too slow to be a passer-by.
         }
         terminal.shows("the guard was killed: there is a new one");
+        if rustix::process::geteuid().is_root() {
+            let line = Client::asleep(guest.path());
+            let is_set = || vconsole::sys::is_exclusive(line.line()).unwrap();
+            until("the flag is set, now that somebody would clear it", is_set);
+        }
         let before = locks.names();
         session.signal(Signal::KILL);
         locks.become_empty();

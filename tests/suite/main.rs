@@ -17,6 +17,7 @@ mod escape;
 mod evict;
 mod faults;
 mod guard;
+mod guard_process;
 mod guard_terminal;
 mod harness;
 mod harness_itself;

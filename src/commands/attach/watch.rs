@@ -58,7 +58,11 @@ impl<'a> GuardWatch<'a> {
         self.raw.iter().for_each(|raw| raw.tell_again());
         self.side_door.iter().for_each(|side_door| side_door.tell(self.guard));
         self.wire = self.guard.wire();
-        if self.guard.is_up() { Ok(()) } else { Err(io::Error::other("it was killed as well")) }
+        if !self.guard.is_up() {
+            return Err(io::Error::other("it was killed as well"));
+        }
+        // The one before it may have been lost before the claim was whole.
+        self.claim.map_or(Ok(()), Claim::set_flag)
     }
 }
 

@@ -131,6 +131,30 @@ fn a_terminal_stays_raw_when_nobody_takes_the_console() {
 
 #[test]
 fn without_a_guard_the_newcomer_clears_the_flag() {
+    if crate::harness::missing("strace") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let no_process =
+        ["strace", "-DDD", "-o", "/dev/null", "-e", "inject=clone,clone3:error=EAGAIN"];
+    let new = forced(&guest, &locks).under(no_process).piped();
+    new.stderr().hears("no guard can be started");
+    new.stderr().hears("connected");
+    assert_eq!(old.wait(), 4);
+    assert!(!is_flagged(&guest));
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    is_as_new(&guest, &locks);
+}
+
+fn is_flagged(guest: &Guest) -> bool {
+    let line = crate::harness::Client::asleep(guest.path());
+    vconsole::sys::is_exclusive(line.line()).unwrap()
+}
+
+#[test]
+fn a_newcomer_that_loses_its_guard_sets_the_flag_again_with_another() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let pause = Pause::held_at("taken");
@@ -142,9 +166,8 @@ fn without_a_guard_the_newcomer_clears_the_flag() {
     pause.is_over(&[&new]);
     new.stderr().hears("connected");
     assert_eq!(old.wait(), 4);
-    let line = crate::harness::Client::asleep(guest.path());
-    assert_eq!(vconsole::sys::is_exclusive(line.line()).ok(), Some(false));
-    drop(line);
+    new.stderr().hears("there is a new one");
+    assert!(is_flagged(&guest));
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     is_as_new(&guest, &locks);

@@ -1,0 +1,69 @@
+//! The guard as a process: a child of its session, that ends when it is to and is then forgotten.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::guard::{awaited_guard_of, children_of};
+use super::harness::{
+    Guest, Locks, Process, Terminal, Vconsole, is_alive, missing, until, until_within,
+};
+use super::locks::{all_names, attached};
+
+#[test]
+fn a_guard_of_which_no_descriptor_can_be_had_is_ended_all_the_same() {
+    if missing("strace") {
+        return;
+    }
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    let old = ["strace", "-DDD", "-o", "/dev/null", "-e", "inject=pidfd_open:error=ENOSYS"];
+    let session = Vconsole::attach(&guest).locks(&locks).under(old).attached_on(&terminal);
+    let guard = Process::find(Pid::from_raw(awaited_guard_of(&session)).unwrap()).unwrap();
+    guard.signal(Signal::STOP);
+    terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    until("the stopped guard has ended", || !is_alive(guard.pid()));
+    locks.become_empty();
+}
+
+#[test]
+fn what_cannot_be_said_to_a_guard_costs_the_session_nothing_but_the_guard() {
+    if missing("strace") {
+        return;
+    }
+    // Too many descriptors on their way, at one time or another. And the guard is quicker than its end.
+    for nth in 1..12 {
+        let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+        let failing = [
+            format!("inject=sendmsg:error=ETOOMANYREFS:when={nth}"),
+            "inject=pidfd_send_signal:delay_enter=100000".to_owned(),
+        ];
+        let strace = ["strace", "-DDD", "-o", "/dev/null"].into_iter();
+        let strace = strace.chain(failing.iter().flat_map(|it| ["-e", it.as_str()]));
+        let session = Vconsole::attach(&guest).locks(&locks).under(strace).attached_on(&terminal);
+        assert_eq!(locks.names(), all_names(&guest), "{nth}");
+        terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0, "{nth}");
+        locks.become_empty();
+    }
+}
+
+#[test]
+fn guards_that_have_left_are_forgotten() {
+    let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
+    let _driver = attached(&guest, &locks, &terminal);
+    let desk = Terminal::new();
+    let waiter = Vconsole::attach(&guest).locks(&locks).arg("--wait").on(&desk);
+    desk.shows("waiting");
+    let mut most = 0;
+    let mut seen = BTreeSet::new();
+    // It asks again and again, each time with another guard.
+    until_within(Duration::from_secs(60), "it has asked three times", || {
+        let guards = children_of(waiter.pid());
+        most = most.max(guards.len());
+        seen.extend(guards);
+        seen.len() >= 3
+    });
+    assert!(most <= 2, "{most} guards at once");
+}
