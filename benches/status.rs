@@ -9,8 +9,12 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
 
-#[path = "relay/figures.rs"]
+#[path = "shared/figures.rs"]
 mod figures;
+#[path = "shared/program.rs"]
+mod program;
+#[path = "shared/walk.rs"]
+mod walk;
 
 use std::env;
 use std::fs;
@@ -123,7 +127,7 @@ impl Crowd {
 
     fn measure(&self) -> Vec<f64> {
         let vconsole = |options: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_vconsole"));
+            let mut command = Command::new(program::vconsole());
             command.arg("status").args(options).arg("--lock-dir").arg(self.directory.path());
             command
         };
@@ -150,22 +154,14 @@ impl Drop for Crowd {
 /// Reads what there is to read, and gives how much that was.
 fn plain_walk(locks: &Path) -> usize {
     let mut seen = 0;
-    for process in
-        fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_process(&entry.path()))
-    {
-        seen += fs::read(process.path().join("stat")).map_or(0, |stat| stat.len());
-        let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        seen += descriptors.filter(|entry| fs::metadata(entry.path()).is_ok()).count();
+    for process in walk::processes() {
+        seen += fs::read(process.join("stat")).map_or(0, |stat| stat.len());
+        seen += walk::look_at(&process);
     }
     for lock in fs::read_dir(locks).unwrap().flatten() {
         seen += fs::read(lock.path()).map_or(0, |contents| contents.len());
     }
     seen
-}
-
-fn is_process(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    name.iter().all(u8::is_ascii_digit)
 }
 
 /// How long `command` takes, in ms.

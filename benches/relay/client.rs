@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::bound::BOUND;
+use crate::program::vconsole;
 
 /// A program that relays between a console and a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Client {
     pub(crate) fn command(self, console: &Path, locks: &Path) -> Command {
         let mut command = match self {
             Self::Bound => Command::new(env::current_exe().unwrap()),
-            Self::Vconsole => Command::new(env!("CARGO_BIN_EXE_vconsole")),
+            Self::Vconsole => Command::new(vconsole()),
             _ => Command::new(self.name()),
         };
         match self {

@@ -11,9 +11,14 @@
 
 mod bound;
 mod client;
+#[path = "../shared/figures.rs"]
 mod figures;
 mod measures;
+#[path = "../shared/program.rs"]
+mod program;
 mod scene;
+#[path = "../shared/walk.rs"]
+mod walk;
 
 use std::env;
 
@@ -54,6 +59,7 @@ fn main() {
         return bound::run(&console);
     }
     let wish = Wish::of(env::args().skip(1));
+    let _ = program::vconsole();
     let mut report = Report::default();
     for (name, measure) in measures::ALL {
         if wish.has(name) {

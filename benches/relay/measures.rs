@@ -1,6 +1,5 @@
 //! What is measured, and how.
 
-use std::fs;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::figures::{Report, median_and_interval};
 use crate::scene::{Line, Scene, Viewer};
+use crate::walk;
 
 type Measure = fn(&mut Report, usize);
 
@@ -23,6 +23,15 @@ pub(crate) const ALL: [(&str, Measure); 7] = [
 ];
 
 const MB: f64 = 1e6;
+
+/// Measures each of `all`, and begins with another in each round: so that none always comes after the same.
+fn by_turns<T: Copy, U>(round: usize, all: &[T], mut measure: impl FnMut(T) -> U) -> Vec<U> {
+    let first = round % all.len();
+    let (later, sooner) = all.split_at(first);
+    let mut done: Vec<U> = sooner.iter().chain(later).map(|&one| measure(one)).collect();
+    done.rotate_right(first);
+    done
+}
 
 /// From the console to the terminal: throughput, and what the client's processor time per MB is.
 fn down(report: &mut Report, rounds: usize) {
@@ -44,7 +53,7 @@ fn transfer(
 ) {
     let (mut speeds, mut costs) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
-        let moved = clients.iter().map(|&client| {
+        let moved = by_turns(round, clients, |client| {
             let scene = Scene::new();
             let running = scene.attach(client);
             let (from, to) = way(&scene, &running.terminal);
@@ -55,7 +64,7 @@ fn transfer(
             let amount = arrived as f64 / MB;
             (amount / took.as_secs_f64(), cpu.as_secs_f64() * 1e3 / amount)
         });
-        let (speed, cost) = moved.unzip();
+        let (speed, cost) = moved.into_iter().unzip();
         // The first round only warms up.
         if round > 0 {
             speeds.push(speed);
@@ -89,8 +98,8 @@ fn echo(report: &mut Report, rounds: usize) {
     let clients: Vec<_> =
         Client::all().into_iter().filter(|client| *client != Client::Minicom).collect();
     let (mut usual, mut slowest) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let all = clients.iter().map(|&client| {
+    for round in 0..rounds {
+        let all = by_turns(round, &clients, |client| {
             let scene = Scene::new();
             let running = scene.attach(client);
             let mut times = scene.with_echo(|| {
@@ -100,7 +109,7 @@ fn echo(report: &mut Report, rounds: usize) {
             times.sort_by(f64::total_cmp);
             (times[KEYS / 2], times[KEYS * 99 / 100])
         });
-        let (p50, p99) = all.unzip();
+        let (p50, p99) = all.into_iter().unzip();
         usual.push(p50);
         slowest.push(p99);
     }
@@ -128,11 +137,9 @@ fn start(report: &mut Report, rounds: usize) {
         .filter(|client| !matches!(client, Client::Minicom | Client::Tio))
         .collect();
     let mut times = Vec::new();
-    for _ in 0..rounds {
-        let mut round: Vec<f64> = clients
-            .iter()
-            .map(|&client| first_byte(&Scene::new(), |scene| scene.command(client)))
-            .collect();
+    for round in 0..rounds {
+        let start = |client| first_byte(&Scene::new(), |scene| scene.command(client));
+        let mut round: Vec<f64> = by_turns(round, &clients, start);
         round.push(2.0 * plain_walk());
         let least = round[0] + round[round.len() - 1];
         round.push(least);
@@ -145,6 +152,11 @@ fn start(report: &mut Report, rounds: usize) {
     let of_least = times.iter().map(|round| round[own] / round[names.len() - 1]).collect();
     let (ratio, [low, high]) = median_and_interval(of_least);
     println!("  vconsole is {ratio:.3} of bound + walks ({low:.3} to {high:.3})");
+    if let Some(picocom) = names.iter().position(|name| *name == "picocom") {
+        let of_picocom = times.iter().map(|round| round[own] / round[picocom]).collect();
+        let (ratio, [low, high]) = median_and_interval(of_picocom);
+        println!("  vconsole is {ratio:.3} of picocom ({low:.3} to {high:.3})");
+    }
 }
 
 /// How long it takes until the program that `command` gives shows what the console prints, in ms.
@@ -169,14 +181,7 @@ fn first_byte(scene: &Scene, command: impl FnOnce(&Scene) -> Command) -> f64 {
 /// Looks at what every process has open, in ms.
 fn plain_walk() -> f64 {
     let start = Instant::now();
-    let mut seen = 0;
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        if process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten();
-            seen += descriptors.flatten().filter(|it| fs::metadata(it.path()).is_ok()).count();
-        }
-    }
-    assert!(seen > 0);
+    assert!(walk::processes().map(|process| walk::look_at(&process)).sum::<usize>() > 0);
     start.elapsed().as_secs_f64() * 1e3
 }
 
@@ -204,7 +209,7 @@ fn viewers(report: &mut Report, rounds: usize) {
     let counts = [0, 1, 10, 50];
     let mut speeds = Vec::new();
     for round in 0..=rounds {
-        let speed = counts.map(|count| {
+        let speed = by_turns(round, &counts, |count| {
             let scene = Scene::new();
             let driver = scene.attach(Client::Vconsole);
             let mut viewers: Vec<_> = (0..count).map(|_| Viewer::of(&scene)).collect();
@@ -217,7 +222,7 @@ fn viewers(report: &mut Report, rounds: usize) {
         });
         // The first round only warms up.
         if round > 0 {
-            speeds.push(speed.to_vec());
+            speeds.push(speed);
         }
     }
     let names = ["nobody watches", "1 viewer", "10 viewers", "50 viewers"];
@@ -229,8 +234,8 @@ fn memory(report: &mut Report, rounds: usize) {
     let clients: Vec<_> =
         Client::all().into_iter().filter(|client| *client != Client::Minicom).collect();
     let mut peaks = Vec::new();
-    for _ in 0..rounds {
-        let peak = clients.iter().map(|&client| {
+    for round in 0..rounds {
+        let peak = by_turns(round, &clients, |client| {
             let scene = Scene::new();
             let running = scene.attach(client);
             pour(&scene.console, &running.terminal, client.portion() / 4);
@@ -239,34 +244,25 @@ fn memory(report: &mut Report, rounds: usize) {
             running.end();
             peak as f64 / MB
         });
-        peaks.push(peak.collect());
+        peaks.push(peak);
     }
     let names: Vec<_> = clients.iter().map(|client| client.name()).collect();
     report.add("memory: peak", "MB", &names, &peaks);
 }
 
-/// Whether throughput falls as the stream grows.
+/// Whether throughput falls as the stream grows. The longest goes once.
 pub(crate) fn stream(report: &mut Report) {
-    let sizes = [1, 10, 100, 1_000, 10_000];
-    let both = [Client::Bound, Client::Vconsole];
-    let mut speeds = Vec::new();
-    for client in both {
-        let scene = Scene::new();
-        let running = scene.attach(client);
-        let speed = |&size: &usize| {
-            let (took, _) = pour(&scene.console, &running.terminal, size * 1_000_000);
-            size as f64 / took.as_secs_f64()
+    for (megabytes, rounds) in [(1, 15), (10, 15), (100, 9), (1_000, 3), (10_000, 1)] {
+        let both = [Client::Bound, Client::Vconsole];
+        let speed = |client| {
+            let scene = Scene::new();
+            let running = scene.attach(client);
+            let (took, _) = pour(&scene.console, &running.terminal, megabytes * 1_000_000);
+            running.end();
+            megabytes as f64 / took.as_secs_f64()
         };
-        speeds.push(sizes.iter().map(speed).collect::<Vec<f64>>());
-        running.end();
-    }
-    for (index, size) in sizes.iter().enumerate() {
-        let row = vec![vec![speeds[0][index], speeds[1][index]]];
-        report.add(
-            &format!("stream of {size} MB: throughput"),
-            "MB/s",
-            &["bound", "vconsole"],
-            &row,
-        );
+        let speeds: Vec<_> = (0..rounds).map(|round| by_turns(round, &both, speed)).collect();
+        let name = format!("stream of {megabytes} MB: throughput");
+        report.add(&name, "MB/s", &both.map(Client::name), &speeds);
     }
 }

@@ -17,6 +17,7 @@ use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsi
 use vconsole::sys;
 
 use crate::client::Client;
+use crate::program::vconsole;
 
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -221,7 +222,7 @@ pub(crate) struct Viewer {
 
 impl Viewer {
     pub(crate) fn of(scene: &Scene) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vconsole"));
+        let mut command = Command::new(vconsole());
         command.args(["attach", "--read-only", "--lock-dir"]).arg(scene.locks.path());
         command.arg(&scene.console.path).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
