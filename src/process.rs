@@ -150,6 +150,18 @@ impl Process {
         }
     }
 
+    /// Whether this is a vconsole, and does not only call itself one: it runs the file that we run, or,
+    /// of another version or build, has a guard. Where its file cannot be seen, its name has to do, and so
+    /// it has for a guard.
+    #[must_use]
+    pub fn is_surely_vconsole(&self) -> bool {
+        let by_name_alone = || match (executable(&self.pid.to_string()), *OWN_FILE) {
+            (Some(its), Some(own)) => its != own && !self.is_guard() && self.guard().is_none(),
+            _ => false,
+        };
+        self.is_vconsole() && !by_name_alone()
+    }
+
     /// Whether this is the guard of a vconsole session, by its program's name.
     #[must_use]
     pub fn is_guard(&self) -> bool {

@@ -94,8 +94,8 @@ impl<'a> Eviction<'a> {
     /// Takes hold of all `holders`, or says which of them cannot be evicted.
     fn add(&mut self, holders: &[Process]) -> Result<(), Refusal> {
         let device = self.request.target.device();
-        // Between vconsoles there is no eviction.
-        if holders.iter().any(Process::is_vconsole) {
+        // Between vconsoles there is no eviction. What only calls itself one is as any other program.
+        if holders.iter().any(Process::is_surely_vconsole) {
             let console = self.request.target.to_string();
             return Err(Refusal::Open { console, by: Suspects(holders.to_vec()) });
         }
@@ -284,7 +284,7 @@ fn unevictable(request: &Request<'_>, holder: &Process, why: Immunity) -> Refusa
 pub(super) fn flock(request: &Request<'_>) -> Refusal {
     let by = holders::of_flock(request.target).processes;
     match by.as_slice() {
-        [other] if request.force && is_another_users(other) && !other.is_vconsole() => {
+        [other] if request.force && is_another_users(other) && !other.is_surely_vconsole() => {
             unevictable(request, other, immunity_of_hidden(other, request))
         }
         _ => Refusal::Flock { console: request.target.to_string(), by: Suspects(by) },

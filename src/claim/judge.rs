@@ -73,7 +73,7 @@ impl Register for Now {
         match Process::find(pid) {
             Presence::Gone => None,
             Presence::Alive(process) => {
-                let is_vconsole = process.is_vconsole();
+                let is_vconsole = process.is_surely_vconsole();
                 Some((process, is_vconsole))
             }
         }

@@ -173,7 +173,8 @@ impl LockSet {
                 if self.evicted.iter().any(|evicted| evicted.is(&holder)) {
                     return Ok(Way::Break(lock, format!("{holder} was evicted")));
                 }
-                let evictable = request.force && request.heir_of.is_none() && !holder.is_vconsole();
+                let evictable =
+                    request.force && request.heir_of.is_none() && !holder.is_surely_vconsole();
                 let held = Held { holder, since: lock.written, lock: path };
                 if evictable { Ok(Way::Held(held)) } else { Err(held.refusal(request)) }
             }

@@ -196,11 +196,13 @@ impl Refusal {
     #[must_use]
     pub fn any_session(&self) -> Option<&Process> {
         match self {
-            Self::Held { holder, .. } => Some(&**holder).filter(|holder| holder.is_vconsole()),
+            Self::Held { holder, .. } => {
+                Some(&**holder).filter(|holder| holder.is_surely_vconsole())
+            }
             // Also one that runs another file than we do: vconsole may have been upgraded since it
             // started. Whether it is a session it has to show at its socket.
             Self::Flock { by, .. } | Self::Open { by, .. } | Self::Exclusive { by, .. } => {
-                by.0.iter().find(|process| process.is_vconsole() && !process.is_guard())
+                by.0.iter().find(|process| process.is_surely_vconsole() && !process.is_guard())
             }
             _ => None,
         }
@@ -223,7 +225,7 @@ impl Refusal {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Held { console, holder, forced: true, .. } if holder.is_vconsole() => format!(
+            Self::Held { console, holder, forced: true, .. } if holder.is_surely_vconsole() => format!(
                 "it came at the same moment; to drive instead of its user: vconsole attach --force \
                  {console}"
             ),
@@ -232,7 +234,7 @@ impl Refusal {
                  end it"
                     .to_owned()
             }
-            Self::Held { console, holder, .. } if holder.is_vconsole() => format!(
+            Self::Held { console, holder, .. } if holder.is_surely_vconsole() => format!(
                 "`vconsole status {console}` shows its locks; to watch: vconsole attach --read-only \
                  {console}; to drive instead of its user: vconsole attach --force {console}"
             ),

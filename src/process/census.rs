@@ -154,7 +154,7 @@ impl Census {
                 Presence::Gone => return None,
             },
         };
-        let is_vconsole = process.is_vconsole();
+        let is_vconsole = process.is_surely_vconsole();
         Some((process, is_vconsole))
     }
 

@@ -2,6 +2,7 @@
 //! alone.
 
 mod hang_up;
+mod namesakes;
 mod others;
 
 use std::fs;

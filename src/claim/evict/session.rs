@@ -43,10 +43,10 @@ pub fn end_session(request: &Request<'_>, holder: &Process, why: &str) -> Result
     Ok(false)
 }
 
-/// By its program, and by what it has open: the console, and not as its own terminal, nor from the other
-/// end.
+/// By its program, not by its name alone, and by what it has open: the console, and not as its own
+/// terminal, nor from the other end.
 fn is_session_on(holder: &Process, device: Device) -> bool {
-    holder.is_vconsole()
+    holder.is_surely_vconsole()
         && !holder.is_guard()
         && holder.has_open(device) == Some(true)
         && !holder.has_as_standard(device)

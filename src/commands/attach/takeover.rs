@@ -126,7 +126,7 @@ impl Visit<'_> {
     fn ask_session(&self) -> Result<Gift, Declined> {
         // By its program and by what it has open: no other is sent a signal.
         let device = self.request.target.device();
-        let is_it = self.holder.is_vconsole() && self.holder.has_open(device) == Some(true);
+        let is_it = self.holder.is_surely_vconsole() && self.holder.has_open(device) == Some(true);
         self.ask_patiently(Who::Session, Some(self.holder).filter(|_| is_it))
     }
 

@@ -31,12 +31,22 @@ impl Bystander {
         Self::daemon(&mut command)
     }
 
+    /// One of `user`'s that calls itself vconsole: it runs `file`, a copy of `sleep` with that name.
+    pub(crate) fn daemon_named_vconsole(file: &Path, user: u32, path: impl AsRef<Path>) -> Self {
+        let mut command = Command::new("setsid");
+        command.stdin(fs::File::open(path).unwrap()).gid(user).uid(user).current_dir("/");
+        Self::daemon_called("vconsole", command.arg(file))
+    }
+
     fn daemon(command: &mut Command) -> Self {
-        command.args(["sleep", "1000"]);
-        let daemon = Self(command.spawn().unwrap());
+        Self::daemon_called("sleep", command.arg("sleep"))
+    }
+
+    fn daemon_called(name: &str, command: &mut Command) -> Self {
+        let daemon = Self(command.arg("1000").spawn().unwrap());
         super::until("the daemon runs", || {
-            let name = fs::read_to_string(format!("/proc/{}/comm", daemon.pid()));
-            name.is_ok_and(|name| name.trim_end() == "sleep")
+            let its = fs::read_to_string(format!("/proc/{}/comm", daemon.pid()));
+            its.is_ok_and(|its| its.trim_end() == name)
         });
         daemon
     }

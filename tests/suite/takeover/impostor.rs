@@ -11,9 +11,10 @@ use rustix::net::{
     getsockname, recv, send, sendmsg,
 };
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use tempfile::TempDir;
 
 use super::hostile::comes_to;
-use super::{Runtime, drives, forced, is_as_new};
+use super::{Runtime, another_build, drives, forced, is_as_new};
 use crate::guard::awaited_guard_of;
 use crate::harness::{Guest, Locks, Output, Piped, Program, Vconsole, not_root, until};
 
@@ -111,6 +112,17 @@ fn a_session_without_a_socket_is_ended_and_gives_everything_back_itself() {
     let nowhere = |program: Program| program.env("VCONSOLE_TEST_RUNTIME", "/nonexistent");
     let old = nowhere(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     old.stderr().hears("nobody can take this session over cleanly");
+    let new = nowhere(forced(&guest, &locks)).piped();
+    ends_it(&new, &old, 143, "sent SIGTERM", &guest, &locks);
+}
+
+#[test]
+fn a_session_of_another_build_that_cannot_be_asked_is_ended_as_well() {
+    // Its file is another than ours: it has a guard, which who only calls itself vconsole has not.
+    let (guest, locks, directory) = (Guest::new(), Locks::new(), TempDir::new().unwrap());
+    let nowhere = |program: Program| program.env("VCONSOLE_TEST_RUNTIME", "/nonexistent");
+    let old = another_build(&directory).arg("attach").arg(&guest).locks(&locks);
+    let old = nowhere(old).attached_to_pipes();
     let new = nowhere(forced(&guest, &locks)).piped();
     ends_it(&new, &old, 143, "sent SIGTERM", &guest, &locks);
 }
