@@ -53,10 +53,10 @@ After the escape key: . or q detaches, ? shows help, s the state and who watches
 f takes the wheel, for who only watches; the escape key again sends itself.
 
 Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 4 taken over by somebody \
-else, 5 the console hung up, 6 no such console, 124 time limit, 128+N ended by signal N.
+else, 5 the console hung up, 6 no such console, 101 a bug (panic), 124 time limit, 128+N ended by signal N.
 
 Opening a serial port may raise DTR and RTS, which no program can avoid; until the lock files say \
-that it is free, vconsole does not open it.";
+that it is free, vconsole does not open it. Its speed stays as it is: `stty -F CONSOLE 115200` sets it.";
 
 const AFTER_STATUS: &str = "\
 Exit status, of the gravest console named: 0 free or a dead lock, 3 held or suspect, 6 no such \

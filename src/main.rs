@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     terminal::restore_on_panic();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return commands::report_usage(&error),
+        Err(error) => return commands::report_usage(error),
     };
     let done = match cli.command {
         Command::Attach(options) => commands::attach::run(&options),

@@ -9,6 +9,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
+
 use crate::claim::Refusal;
 use crate::console::NotAConsole;
 use crate::exit_status::ExitStatus;
@@ -40,15 +42,34 @@ fn explain(error: &anyhow::Error, notices: &mut Notices) -> ExitStatus {
 
 /// Says what is wrong with the command line, or shows the help that was asked for.
 #[must_use]
-pub fn report_usage(error: &clap::Error) -> ExitCode {
+pub fn report_usage(mut error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
         error.exit();
+    }
+    if let Some(tip) = usage_tip(&error) {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     // It repeats what was typed, and so what somebody else may have chosen: a file's name, say.
     let text = error.render().to_string();
     let safe: Vec<_> = text.lines().map(|line| Printable::new(line).to_string()).collect();
     let _ = writeln!(io::stderr(), "{}", safe.join("\n"));
     ExitCode::from(2)
+}
+
+/// What to type instead of what is right for other programs: picocom, tio, minicom and cu set the speed,
+/// and attach to the console that is named, without any other word.
+fn usage_tip(error: &clap::Error) -> Option<String> {
+    let typed = |kind| match error.get(kind) {
+        Some(ContextValue::String(typed)) => Some(typed.as_str()),
+        _ => None,
+    };
+    if let Some("-b" | "--baud" | "--baudrate" | "--speed") = typed(ContextKind::InvalidArg) {
+        let tip = "vconsole leaves the speed as it is; this sets it: stty -F DEVICE 115200";
+        return Some(tip.to_owned());
+    }
+    let word = typed(ContextKind::InvalidSubcommand)?;
+    let is_console = word.contains('/') || word.starts_with("tty");
+    is_console.then(|| format!("to attach to it: vconsole attach {word}"))
 }
 
 /// The exit status that an error means, and what to type next.

@@ -90,6 +90,11 @@ impl NotAConsole {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
+            Self::Missing { name, .. } if is_serial(name) => {
+                "`vconsole status` shows which consoles there are; a USB adapter has its port only \
+                 while it is plugged in"
+                    .to_owned()
+            }
             Self::Missing { .. } => "`virsh ttyconsole DOMAIN` names a virtual machine's console; \
                  `vconsole host` makes one to try"
                 .to_owned(),
@@ -236,6 +241,11 @@ impl std::fmt::Display for Target {
         let given = self.names.first().map_or(Path::new(""), PathBuf::as_path);
         Printable::new(given).fmt(out)
     }
+}
+
+/// Whether something with that name would be a serial port.
+fn is_serial(name: &str) -> bool {
+    name.strip_prefix("/dev/").unwrap_or(name).starts_with("tty")
 }
 
 /// `ttyS0` and `pts/5` mean the ones in `/dev`, unless the working directory has such a file.

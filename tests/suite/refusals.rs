@@ -140,6 +140,51 @@ fn a_bare_name_is_looked_for_in_dev() {
 }
 
 #[test]
+fn a_serial_port_that_is_not_there_may_not_be_plugged_in() {
+    for port in ["/dev/ttyUSB999", "ttyACM999"] {
+        let output = refused(port, &format!("there is no console {port}"));
+        let said = output.stderr();
+        assert!(said.contains("`vconsole status` shows") && said.contains("plugged in"), "{said}");
+        assert!(!said.contains("virsh"), "{said}");
+    }
+    let other = refused("/dev/pts/999999", "there is no console");
+    assert!(other.stderr().contains("virsh ttyconsole"), "{other:?}");
+}
+
+#[track_caller]
+fn wrong_usage(arguments: &[&str]) -> String {
+    let output = Vconsole::with(arguments).output();
+    assert_eq!(output.status, 2, "{output:?}");
+    output.stderr()
+}
+
+#[test]
+fn who_wants_to_set_the_speed_is_told_what_does() {
+    let port = "/dev/ttyS0";
+    for speed in [&["-b", "115200"][..], &["-b9600"], &["--baud", "115200"], &["--speed=9600"]] {
+        let arguments = [&["attach"], speed, &[port]].concat();
+        let said = wrong_usage(&arguments);
+        assert!(said.contains("stty -F DEVICE 115200"), "{said}");
+        assert!(!said.contains("as a value"), "{said}");
+    }
+    assert!(!wrong_usage(&["attach", "--no-such-flag", port]).contains("stty"));
+}
+
+#[test]
+fn who_names_a_console_and_no_command_is_told_the_command() {
+    for console in ["/dev/pts/0", "pts/7", "ttyUSB0", "./console"] {
+        let said = wrong_usage(&[console]);
+        assert!(
+            said.contains(&format!("tip: to attach to it: vconsole attach {console}\n")),
+            "{said}"
+        );
+    }
+    assert!(!wrong_usage(&["no-such-command"]).contains("to attach to it"));
+    let said = wrong_usage(&["/tmp/\u{202e}x"]);
+    assert!(said.contains(r"vconsole attach /tmp/\u{202e}x"), "{said}");
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     for arguments in [
         &["attach"][..],
