@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, recv,
@@ -11,7 +12,9 @@ use rustix::net::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::harness::{Guest, Locks, Piped, Program, Vconsole};
+use super::guard::awaited_guard;
+use super::harness::{Bystander, Guest, Locks, Piped, Program, SOMEBODY, Vconsole};
+use super::locks::path_name;
 
 /// Where the sockets of a test's sessions are.
 struct Runtime(TempDir);
@@ -98,6 +101,66 @@ fn who_answers_in_a_sessions_place_is_not_asked() {
     let line = accept(&impostors[0]).unwrap();
     assert_eq!(recv(&line, &mut [0; 1], RecvFlags::empty()).unwrap().0, 0);
     drives(&new, &guest);
+}
+
+/// Since when a console is held by a lock of 4,000,000,000 seconds after 1970, as it is said in
+/// `environment`.
+#[track_caller]
+fn since(environment: &[(&str, &str)]) -> String {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let holder = Bystander::with_open(guest.path());
+    let lock = locks.write(&path_name(&guest), holder.lock());
+    let lock = fs::File::options().write(true).open(lock).unwrap();
+    lock.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000)).unwrap();
+    let attach = Vconsole::attach(&guest).locks(&locks);
+    let output = environment.iter().fold(attach, |it, (name, value)| it.env(name, value)).output();
+    assert_eq!(output.status, 3, "{output:?}");
+    let said = output.stderr();
+    let (_, since) = said.split_once(" since ").unwrap_or_else(|| panic!("{said}"));
+    since.split(": ").next().unwrap().to_owned()
+}
+
+/// A time zone five hours east of Greenwich, as a file (`tzfile(5)`).
+fn five_hours_east() -> Vec<u8> {
+    // One kind of time, no transitions, four bytes of names; once for old programs and once for new.
+    let counts = [0_u32, 0, 0, 0, 1, 4].map(u32::to_be_bytes).concat();
+    let kind = [&(5 * 3600_i32).to_be_bytes()[..], &[0, 0], b"ODD\0"].concat();
+    let block = [b"TZif2", &[0; 15][..], &counts, &kind].concat();
+    [&block, &block, &b"\nODD-5\n"[..]].concat()
+}
+
+#[test]
+fn the_time_zone_says_how_times_are_shown_and_nothing_else() {
+    let zones = tempfile::tempdir().unwrap();
+    fs::create_dir(zones.path().join("Odd")).unwrap();
+    fs::write(zones.path().join("Odd/Place"), five_hours_east()).unwrap();
+    let directory = zones.path().to_str().unwrap();
+    assert_eq!(since(&[("TZ", "UTC0")]), "2096-10-02 07:06:40");
+    assert_eq!(since(&[("TZ", "ODD-5")]), "2096-10-02 12:06:40");
+    assert_eq!(since(&[("TZ", "Odd/Place"), ("TZDIR", directory)]), "2096-10-02 12:06:40");
+    for odd in ["", "\x1b[2J", "/nowhere", "../../etc/passwd", "<\x1b[2J>-5"] {
+        let since = since(&[("TZ", odd), ("TZDIR", "/nowhere")]);
+        let is_time = |byte: u8| byte.is_ascii_digit() || b" :-".contains(&byte);
+        assert!(since.len() == 19 && since.bytes().all(is_time), "{odd:?}: {since}");
+    }
+}
+
+#[test]
+fn a_guard_has_the_environment_of_its_session_which_its_user_alone_can_read() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let root = rustix::process::geteuid().is_root();
+    let attach = Vconsole::attach(&guest).locks(&locks).env("A_SECRET", "in the environment");
+    let session = attach.attached_to_pipes();
+    let guard = awaited_guard(session.pid());
+    let environment = |pid: i32| PathBuf::from(format!("/proc/{pid}/environ"));
+    let its = fs::read(environment(guard)).unwrap();
+    assert!(String::from_utf8_lossy(&its).contains("A_SECRET=in the environment"));
+    assert_eq!(its, fs::read(environment(session.pid())).unwrap());
+    for pid in [session.pid(), guard].into_iter().filter(|_| root) {
+        let theirs = Program::new("cat").arg(environment(pid)).as_user(SOMEBODY, SOMEBODY).output();
+        assert!(theirs.status != 0 && theirs.stdout().is_empty(), "{theirs:?}");
+    }
+    drives(&session, &guest);
 }
 
 /// The tests that a claim names: `room::of::the_test` in backticks.
