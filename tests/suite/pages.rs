@@ -129,3 +129,26 @@ fn render(part: Part, page: &mut Roff) {
         }
     }
 }
+
+#[test]
+fn every_exit_status_of_attach_is_in_its_help_and_in_its_page() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let readme = readme.unwrap();
+    let (_, table) = readme.split_once("## Exit statuses").unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let row = |line: &str| Some(line.strip_prefix("| ")?.split(' ').next()?.to_owned());
+    let statuses: Vec<String> = table.lines().filter_map(row).skip(1).collect();
+    assert!(statuses.len() > 8, "{statuses:?}");
+    let mut attach = commands().into_iter().find(|it| it.get_name().ends_with("attach")).unwrap();
+    let help = attach.render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, in_help) = help.split_once("Exit status: ").unwrap();
+    let page = String::from_utf8(page(&attach)).unwrap().replace("\\-", "-");
+    let (_, in_page) = page.split_once("EXIT STATUS").unwrap();
+    for status in statuses {
+        let is_it = |text: &str| text.starts_with(&format!("{status} "));
+        assert!(in_help.split(", ").any(is_it), "{status} is not in the help: {help}");
+        let item = format!(r"\fB{status}\fR");
+        assert!(in_page.lines().any(|line| line == item), "{status} is not in the page: {in_page}");
+    }
+}
