@@ -286,8 +286,9 @@ fn a_lock_that_was_replaced_behind_our_back_is_not_removed() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     let session = attached(&guest, &locks, &terminal);
     let name = path_name(&guest);
-    fs::remove_file(locks.path().join(&name)).unwrap();
-    locks.write(&name, NOBODY);
+    // In one move: between removing and writing it would be made again.
+    let other = locks.write("other", NOBODY);
+    fs::rename(other, locks.path().join(&name)).unwrap();
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     assert_eq!(locks.names(), [name]);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::harness::{Guest, Locks, Output, Terminal, Vconsole, missing, until};
+use super::harness::{Guest, Locks, Output, Program, Terminal, Vconsole, missing, until};
 use super::locks::{NOBODY, all_names, attached, path_name};
 
 pub(crate) fn status(locks: &Locks, arguments: &[&str]) -> Output {
@@ -96,9 +96,11 @@ fn of_several_consoles_the_gravest_state_is_the_exit_status() {
 #[test]
 fn without_a_console_every_lock_file_is_shown() {
     let locks = Locks::new();
+    // Not ourselves: who has another console open is taken to mean that one.
+    let holder = Program::new("sleep").arg("1000").piped();
     locks.write("LCK..ttyUSB77", NOBODY);
     locks.write("LCK..99997", "");
-    locks.write("LCK.._pts_99999", format!("{:>10}\n", std::process::id()));
+    locks.write("LCK.._pts_99999", format!("{:>10}\n", holder.pid()));
     locks.write("LK.000.136.99998", "rubbish");
     locks.write("unrelated", "");
     let output = status(&locks, &[]);

@@ -296,7 +296,8 @@ fn ten_thousand_lock_files_are_looked_at_in_no_time() {
     File::options().write(true).open(one).unwrap().set_modified(long_ago).unwrap();
     let start = Instant::now();
     let document = json(&locks, &[]);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // A quarter of a second for each of the younger would be twenty minutes.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     assert_eq!(document["locks"].as_array().unwrap().len(), 10_001);
     assert_eq!(listed(&locks, guest.path()).unwrap()["state"], "dead");
 }
