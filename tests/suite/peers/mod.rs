@@ -17,7 +17,10 @@ mod qemu;
 mod running;
 mod virsh;
 
+use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FlockOperation;
 
 use super::harness::{Program, Terminal, not_root};
 
@@ -58,12 +61,25 @@ impl User {
     }
 }
 
+/// The right to use the system's lock directory and the programs that use it. Others wait until it is
+/// dropped, those of another run of the tests as well.
+struct Turn {
+    _among_us: MutexGuard<'static, ()>,
+    _among_all: File,
+}
+
 /// Waits for its turn with the system's lock directory. None where these tests cannot run: the test
 /// is skipped then, and should return.
-fn turn() -> Option<MutexGuard<'static, ()>> {
+fn turn() -> Option<Turn> {
     static TURN: Mutex<()> = Mutex::new(());
+    if not_root() {
+        return None;
+    }
     // A test that failed says nothing about the next one.
-    (!not_root()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+    let among_us = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let among_all = File::create("/run/vconsole-tests.turn").unwrap();
+    rustix::fs::flock(&among_all, FlockOperation::LockExclusive).unwrap();
+    Some(Turn { _among_us: among_us, _among_all: among_all })
 }
 
 /// A piece of text that was not used before, to be recognized wherever it arrives.
