@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{disable_raw_mode, enable_raw_mode, is_raw_mode_enabled};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use rustix::io::Errno;
@@ -76,6 +76,10 @@ impl<'a> RawMode<'a> {
     }
 
     fn make_raw(&self) -> io::Result<()> {
+        if !in_foreground() {
+            // Before we look: a shell that uses it sets it for its line editor.
+            stop_as_a_reader();
+        }
         let before = Modes::of(&tcgetattr(io::stdin())?);
         self.witness.will_be_raw(io::stdin().as_fd(), &before);
         make_raw(before)
@@ -222,6 +226,7 @@ fn raw_settings() -> MutexGuard<'static, Option<(Modes, Modes)>> {
 }
 
 fn make_raw(before: Modes) -> io::Result<()> {
+    forget_what_was_raw()?;
     enable_raw_mode()?;
     let settings = tcgetattr(io::stdin())?;
     // tcsetattr succeeds if any one of the changes was made (tcsetattr(3), POSIX).
@@ -230,6 +235,17 @@ fn make_raw(before: Modes) -> io::Result<()> {
         return Err(io::Error::other("the terminal does not take raw mode"));
     }
     *raw_settings() = Some((Modes::of(&settings), before));
+    Ok(())
+}
+
+/// Makes crossterm forget a raw mode that was not ours to undo, since somebody else, usually a shell, had
+/// undone it already: enabling it would do nothing. The settings stay as they are now.
+fn forget_what_was_raw() -> io::Result<()> {
+    if is_raw_mode_enabled()? {
+        let now = tcgetattr(io::stdin())?;
+        undo_raw()?;
+        tcsetattr(io::stdin(), OptionalActions::Now, &now)?;
+    }
     Ok(())
 }
 

@@ -29,7 +29,7 @@ use crate::session::{Gallery, Tape, Visitor};
 use crate::terminal::{self, RawMode};
 use crate::test_point;
 use gain::{Gained, gain};
-use look_on::{follow, look_on};
+use look_on::{follow, look_on, look_on_after};
 use view::{View, watch};
 use visitors::{Rules, Visitors};
 use wait::Waited;
@@ -170,7 +170,7 @@ fn stay_on(
     let next = view.and_then(|view| match view {
         Some(view) => Ok(Role::Watch(Box::new(view))),
         // It has passed on from there.
-        None => look_on(options, target, seen, notices, signals),
+        None => look_on_after(Some(heir.0), options, target, seen, notices, signals),
     });
     next.unwrap_or_else(|error| {
         if let Some(signal) = signals.ending() {

@@ -128,8 +128,8 @@ impl Gallery {
                 let at = from.at.max(self.tape.oldest());
                 (at, at - from.at)
             }
-            // Of another tape nothing is known: all of this one is news.
-            Some(_) => (self.tape.oldest(), 0),
+            // It ended before this one began: all of this one is news, also what it keeps no more.
+            Some(_) => (self.tape.oldest(), self.tape.oldest()),
             None => (self.tape.oldest().max(end.at.saturating_sub(SHORT as u64)), 0),
         };
         let answer = Answer::Watching { from: Place { at, ..end } };
@@ -324,6 +324,14 @@ mod tests {
         assert!(gallery.look().is_empty());
         comes(&mut gallery, Some(Place { reel: 7, at: 0 }));
         assert_eq!((gallery.viewers.len(), gallery.viewers[&1].missed), (1, 0));
+    }
+
+    #[test]
+    fn who_comes_late_from_another_tape_is_told_what_this_one_keeps_no_more() {
+        let mut gallery = after_a_takeover();
+        gallery.hears(&vec![b'x'; LONG]);
+        comes(&mut gallery, Some(Place { reel: 8, at: 1000 }));
+        assert_eq!((gallery.viewers[&0].at, gallery.viewers[&0].missed), (10, 10));
     }
 
     #[test]

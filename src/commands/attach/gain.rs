@@ -36,12 +36,6 @@ pub(super) struct Gained {
     pub(super) how: &'static str,
 }
 
-impl Gained {
-    fn new(claim: Claim, guard: Guard, how: &'static str) -> Self {
-        Self { claim, guard, left: Undelivered::default(), tape: Tape::new(), from: None, how }
-    }
-}
-
 /// Whose session makes way.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MakesWay<'a> {
@@ -96,34 +90,90 @@ pub(super) fn claim_now(
     // Who is free already needs no force, and for who else has it none was meant.
     let plain = Request { force: force && !matches!(who, MakesWay::Watched(_)), ..request };
     let how = if force { "force" } else { options.wait.map_or("plain", |_| "wait") };
-    let refusal = match Claim::acquire(&plain, openers) {
-        Ok(claim) => return Ok(Gained::new(claim, guard, how)),
+    let Seized { claim, left, tape, from } =
+        seize(&request, &plain, who, openers, (&user, options.reason.as_deref()))?;
+    Ok(Gained { claim, guard, left, tape, from, how })
+}
+
+/// A claim, and what it came with.
+struct Seized {
+    claim: Claim,
+    left: Undelivered,
+    tape: Tape,
+    from: Option<String>,
+}
+
+impl Seized {
+    /// Of a console that nobody had.
+    fn free(claim: Claim) -> Self {
+        Self { claim, left: Undelivered::default(), tape: Tape::new(), from: None }
+    }
+}
+
+/// So many sessions are asked for the console that only read, one after the other: with each that leaves,
+/// one of those who watched it may have come in its place.
+const READERS: usize = 2;
+
+/// Claims what is free, or takes it from the session that has to make way: by force from one that drives,
+/// and from one that only reads without, also where it came in the place of the other.
+fn seize(
+    request: &Request<'_>,
+    plain: &Request<'_>,
+    who: MakesWay<'_>,
+    openers: &Openers,
+    by: (&User<'_>, Option<&str>),
+) -> Result<Seized, Refusal> {
+    let mut refusal = match Claim::acquire(plain, openers) {
+        Ok(claim) => return Ok(Seized::free(claim)),
         Err(refusal) => refusal,
     };
-    let session = match who {
-        MakesWay::Nobody => None,
-        MakesWay::AsAsked if force => refusal.session(),
-        MakesWay::AsAsked => refusal.any_session(),
+    let forced = match who {
+        MakesWay::AsAsked if request.force => refusal.session(),
+        MakesWay::AsAsked | MakesWay::Nobody => None,
         MakesWay::Seen(seen) | MakesWay::Watched(seen) => {
             refusal.any_session().filter(|session| session.is(seen))
         }
     };
-    let Some(holder) = session else { return Err(refusal.into()) };
-    match take_over(&request, options.reason.as_deref(), holder) {
-        Ok(Some((mut claim, left, tape))) => {
-            // Beside a vconsole there can be root's programs that ask for no lock.
-            if force && let Err(refusal) = claim.evict_the_rest(&request) {
-                user.hears(&format!("{refusal}: what it reads is lost to you"));
-            }
-            let (from, tape) = (Some(holder.to_string()), tape.unwrap_or_default());
-            return Ok(Gained { claim, guard, left, tape, from, how });
+    if let Some(holder) = forced {
+        match seize_from(request, plain, holder, by)? {
+            Ok(seized) => return Ok(seized),
+            Err(left) => refusal = left,
         }
-        Ok(None) => {}
-        // Who is asked politely and drives is in the way as before.
-        Err(Refusal::Kept { .. }) if !force => return Err(refusal.into()),
-        Err(other) => return Err(other.into()),
     }
-    Ok(Gained::new(claim_what_is_left(&plain)?, guard, how))
+    let polite = Request { force: false, ..*request };
+    for _ in 0..READERS {
+        let reader = refusal.any_session().filter(|_| !matches!(who, MakesWay::Nobody));
+        let Some(holder) = reader else { break };
+        match seize_from(&polite, plain, holder, by) {
+            Ok(Ok(seized)) => return Ok(seized),
+            Ok(Err(left)) => refusal = left,
+            // It drives, and is in the way as before.
+            Err(Refusal::Kept { .. }) => break,
+            Err(other) => return Err(other),
+        }
+    }
+    Err(refusal)
+}
+
+/// Takes the console over from `holder`, or claims it where it has let go of it. The refusal within: somebody
+/// else has it by now.
+fn seize_from(
+    request: &Request<'_>,
+    plain: &Request<'_>,
+    holder: &Process,
+    (user, reason): (&User<'_>, Option<&str>),
+) -> Result<Result<Seized, Refusal>, Refusal> {
+    let Some((mut claim, left, tape)) = take_over(request, reason, holder)? else {
+        return Ok(claim_what_is_left(plain).map(Seized::free));
+    };
+    // Beside a vconsole there can be root's programs that ask for no lock.
+    if request.force
+        && let Err(refusal) = claim.evict_the_rest(request)
+    {
+        user.hears(&format!("{refusal}: what it reads is lost to you"));
+    }
+    let (from, tape) = (Some(holder.to_string()), tape.unwrap_or_default());
+    Ok(Ok(Seized { claim, left, tape, from }))
 }
 
 /// Claims what a session has left that ended: its guard may still be giving it back.

@@ -60,6 +60,30 @@ pub(super) fn look_on(
     }
 }
 
+/// The same, where the driver has left; after it perhaps process `heir`, which had taken the console over. That
+/// one may have passed it on, with all that it read, and else nobody knows what that was.
+pub(super) fn look_on_after(
+    heir: Option<i32>,
+    options: &cli::Attach,
+    target: &Target,
+    from: Option<Place>,
+    notices: &mut Notices,
+    signals: &mut Signals,
+) -> anyhow::Result<Role> {
+    let role = look_on(options, target, from, notices, signals)?;
+    let goes_on = match &role {
+        Role::Watch(view) => from.is_some_and(|from| from.reel == view.reel()),
+        Role::Drive { .. } => false,
+        Role::Out(_) => true,
+    };
+    if let Some(heir) = heir.filter(|_| !goes_on) {
+        notices.say(format_args!(
+            "vconsole (pid {heir}) had taken {target} over, and is gone: what it read may be missing"
+        ));
+    }
+    Ok(role)
+}
+
 /// Claims the console, if nobody is in the way: then we read it ourselves.
 fn claim_to_read(
     options: &cli::Attach,

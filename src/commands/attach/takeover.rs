@@ -139,7 +139,16 @@ impl Visit<'_> {
     fn ask_politely(&self) -> Result<Gift, Declined> {
         let (pid, about) = (self.holder.pid, self.about.clone());
         let give_up = || self.request.asker.gives_up();
-        ask(self.uid, pid, Who::Session, about, (COURTESY, true), &give_up)
+        let until = Instant::now() + COURTESY;
+        loop {
+            match ask(self.uid, pid, Who::Session, about.clone(), (COURTESY, true), &give_up) {
+                // Who has just claimed it has no socket yet.
+                Err(Declined::Nobody(_)) if Instant::now() < until && self.holder.is_alive() => {
+                    thread::sleep(BETWEEN_CALLS);
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Whether a session that did not answer has let go of the console. One that hung up on us has closed

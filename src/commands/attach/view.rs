@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::termios::isatty;
 
 use super::gain::{Gained, MakesWay, claim_now, find_again};
-use super::look_on::{follow, look_on};
+use super::look_on::{follow, look_on_after};
 use super::watch::GuardWatch;
 use super::{LAST_WORDS, Role, exit_status, last_words, record_end};
 use crate::audit::{self, Event};
@@ -36,7 +36,7 @@ use crate::wire;
 
 /// The lowest priority (setpriority(2)).
 const LOWEST: i32 = 19;
-/// How long the last bytes and words of a session may take that has given its console to us.
+/// How long the last bytes and words of a session may take that gave us its console.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So much of it is taken at most: more than a pipe and a tape have in them.
 const MOST: usize = 4 << 20;
@@ -66,8 +66,8 @@ enum Seen {
     Ended(Ending, Traffic),
     /// Our user wants to drive.
     Wheel(Box<View>),
-    /// The driver left. What came before this place was seen.
-    Alone(Option<Place>),
+    /// The driver left, and this heir of it, if any. What came before the place was seen.
+    Alone(Place, Option<i32>),
 }
 
 /// Watches, and gives what comes after it.
@@ -110,14 +110,13 @@ pub(super) fn watch(
             drop(guard);
             Ok(leave(target, ending, &traffic, notices))
         }
-        Seen::Alone(from) => {
+        Seen::Alone(from, heir) => {
             drop(guard);
-            match look_on(options, target, from, notices, signals) {
-                Err(error) if error.is::<NotAConsole>() => {
-                    Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
-                }
-                role => role,
+            let role = look_on_after(heir, options, target, Some(from), notices, signals);
+            if !role.as_ref().is_err_and(anyhow::Error::is::<NotAConsole>) {
+                return role;
             }
+            Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
         }
     }
 }
@@ -167,21 +166,20 @@ fn watch_one_after_another(
                 return Ok(Seen::Ended(Ending::HungUp, view.traffic));
             }
             Word::Ended { why: Leave::TakenOver { pid, uid }, at, .. } => {
-                match follow(options, target, (pid, uid), Some(at), signals)? {
-                    Some(next) => view = next,
-                    None => return Ok(Seen::Alone(Some(at))),
-                }
+                let next = follow(options, target, (pid, uid), Some(at), signals)?;
+                let Some(next) = next else { return Ok(Seen::Alone(at, Some(pid))) };
+                view = next;
             }
             Word::Ended { why: Leave::Left, at, .. } => {
                 notices.say(format_args!("{} left {target}", view.driver));
-                return Ok(Seen::Alone(Some(at)));
+                return Ok(Seen::Alone(at, None));
             }
             Word::Gone | Word::Missed(_) => {
                 notices.say(format_args!(
                     "{} ended without a word: what it read last may be missing",
                     view.driver
                 ));
-                return Ok(Seen::Alone(Some(view.place())));
+                return Ok(Seen::Alone(view.place(), None));
             }
         }
     }
@@ -218,6 +216,11 @@ impl View {
         let (console, traffic) = (target.to_string(), Traffic::default());
         let (left, typed) = (Vec::new(), Vec::new());
         Self { seat, driver, console, left, typed, missed: 0, last: None, traffic }
+    }
+
+    /// The tape that is seen.
+    pub(super) fn reel(&self) -> u64 {
+        self.seat.from().reel
     }
 
     /// Shows what comes, until there is a reason to end.
@@ -258,8 +261,7 @@ impl View {
 
     /// The place of the next byte that comes through the pipe, as far as it is known.
     fn place(&self) -> Place {
-        let from = self.seat.from();
-        let came = self.traffic.received().saturating_add(self.missed);
+        let (from, came) = (self.seat.from(), self.traffic.received().saturating_add(self.missed));
         Place { at: from.at.saturating_add(came), ..from }
     }
 

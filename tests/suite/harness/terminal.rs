@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown};
 use rustix::termios::{
-    Action, OptionalActions, Termios, Winsize, tcflow, tcgetattr, tcgetwinsize, tcsetattr,
-    tcsetwinsize,
+    Action, LocalModes, OptionalActions, Termios, Winsize, tcflow, tcgetattr, tcgetwinsize,
+    tcsetattr, tcsetwinsize,
 };
 
 use super::ear::Ear;
@@ -165,6 +165,13 @@ impl Settings {
     /// The settings of a terminal line.
     pub(crate) fn of(line: impl AsFd) -> Self {
         Self(tcgetattr(line).unwrap())
+    }
+
+    /// As a shell's line editor changes them.
+    pub(crate) fn of_a_line_editor(&self) -> Self {
+        let mut settings = self.0.clone();
+        settings.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        Self(settings)
     }
 }
 

@@ -77,6 +77,45 @@ fn a_stopped_viewer_is_told_what_it_missed_and_gets_the_rest_in_order() {
 }
 
 #[test]
+fn who_was_stopped_when_the_driver_left_is_told_what_it_missed_since() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let [reader, viewer] = [(); 2].map(|()| watches(&guest, &locks));
+    viewer.signal(Signal::STOP);
+    viewer.is_stopped();
+    leaves(&driver);
+    reader.stderr().hears("connected to");
+    let text = lines(20_000);
+    guest.say(&text);
+    reader.stdout().hears_exactly(&text);
+    viewer.signal(Signal::CONT);
+    viewer.stderr().hears("missed");
+    viewer.stdout().hears("019999\r\n");
+    let shown = String::from_utf8(viewer.stdout().so_far()).unwrap();
+    assert_eq!(shown.len() + missed(&viewer), text.len());
+    assert!(text.ends_with(&shown));
+}
+
+#[test]
+fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may_be_missing() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    viewer.signal(Signal::STOP);
+    viewer.is_stopped();
+    let next = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    assert_eq!(driver.wait(), 4);
+    guest.say("never seen");
+    next.stdout().hears("never seen");
+    next.kill();
+    viewer.signal(Signal::CONT);
+    viewer.stderr().hears(format!("vconsole (pid {}) had taken ", next.pid()));
+    viewer.stderr().hears("what it read may be missing");
+    guest.say("seen");
+    viewer.stdout().hears_exactly("seen");
+}
+
+#[test]
 fn a_viewer_works_at_the_lowest_priority() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();

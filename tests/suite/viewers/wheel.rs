@@ -178,6 +178,65 @@ fn who_stays_watches_who_took_over_and_may_take_it_back() {
 }
 
 #[test]
+fn who_stays_and_was_stopped_watches_as_soon_as_its_user_comes_back_to_it() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let settings = desk.settings();
+    let old = Vconsole::attach(&guest).arg("--stay").locks(&locks).attached_on(&desk);
+    old.signal(Signal::STOP);
+    old.is_stopped();
+    until("its shell has the terminal", || desk.foreground() != old.pid());
+    let shells = settings.of_a_line_editor();
+    desk.set(&shells);
+    let new = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    desk.shows(format!("taken over by vconsole (pid {}, ", new.pid()));
+    old.is_stopped();
+    assert!(desk.settings() == shells, "the shell uses it");
+    desk.set(&settings);
+    old.fg();
+    desk.shows("watching");
+    guest.say("hello");
+    desk.shows("hello");
+    desk.types("\x1df");
+    desk.shows("connected to");
+    assert_eq!(new.wait(), 4);
+    desk.types("\x1d.");
+    assert_eq!(old.wait(), 0);
+    assert_eq!(desk.settings(), settings);
+}
+
+#[test]
+fn by_force_one_also_drives_what_a_viewer_reads_whose_driver_was_killed_meanwhile() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let (held, asked) = (Pause::held_at("handing-over"), Pause::at("asked"));
+    let driver = held.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let reader = watches(&guest, &locks);
+    let forced = Vconsole::attach(&guest).arg("--force").locks(&locks);
+    let newcomer = asked.of(forced).piped();
+    let paused = asked.reached();
+    driver.kill();
+    reader.stderr().hears("connected to");
+    asked.is_over(&[&paused]);
+    newcomer.stderr().hears("connected to");
+    reader.stderr().hears(format!("taken over by vconsole (pid {}, ", newcomer.pid()));
+    guest.say("for both");
+    newcomer.stdout().hears_exactly("for both");
+    reader.stdout().hears("for both");
+}
+
+#[test]
+fn who_has_just_come_to_read_makes_way_too() {
+    let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::held_at("claimed"));
+    let reader = pause.of(viewer(&guest, &locks)).piped();
+    let paused = pause.reached();
+    let driver = Vconsole::attach(&guest).locks(&locks).piped();
+    // It has time to find that nobody answers there yet.
+    std::thread::sleep(Duration::from_millis(100));
+    pause.is_over(&[&paused]);
+    driver.stderr().hears("connected to");
+    reader.stderr().hears(format!("taken over by vconsole (pid {}, ", driver.pid()));
+}
+
+#[test]
 fn who_stays_where_nobody_may_watch_ends_with_4() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let old = Vconsole::attach(&guest).arg("--stay").locks(&locks).attached_to_pipes();
