@@ -1,7 +1,7 @@
-//! Somebody who drives, at a terminal or in a pipe.
+//! Somebody who drives, watches or waits, at a terminal or in a pipe.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::dice::Dice;
 use crate::harness::{Ear, Piped, Process, Program, Session, Settings, Terminal};
 use crate::harness::{contains, until, until_within};
+use crate::seen::{Role, Seen, Told};
 use crate::streams::is_shown;
 
 /// A takeover from whoever hangs takes a few seconds, and the machine may be loaded.
@@ -19,6 +20,13 @@ pub(crate) struct Desk {
     seat: Seat,
     /// Whether its guard was killed once: after some times a session does without.
     pub(crate) guard_was_killed: bool,
+    /// Whether it watches on when it is taken over.
+    pub(crate) stays: bool,
+    /// Whether it is stopped.
+    pub(crate) is_stopped: bool,
+    /// What it has shown, whatever it did meanwhile, and what it said of that.
+    pub(crate) seen: Seen,
+    pub(crate) told: Told,
 }
 
 enum Seat {
@@ -40,17 +48,26 @@ impl Desk {
 
     /// Starts `program` in a pipe.
     pub(crate) fn in_pipes(program: &Program) -> Self {
-        Self { seat: Seat::Pipes(program.piped()), guard_was_killed: false }
+        Self::at(Seat::Pipes(program.piped()))
+    }
+
+    fn at(seat: Seat) -> Self {
+        let (seen, told) = (Seen::default(), Told::default());
+        Self { seat, guard_was_killed: false, stays: false, is_stopped: false, seen, told }
+    }
+
+    /// It is one that watches on when it is taken over.
+    pub(crate) fn that_stays(self, stays: bool) -> Self {
+        Self { stays, ..self }
     }
 
     /// Starts `program` at a terminal.
-    fn at_a_terminal(program: Program) -> Self {
+    pub(crate) fn at_a_terminal(program: Program) -> Self {
         let (terminal, directory) = (Terminal::new(), tempfile::tempdir().unwrap());
         let (before, notices) = (terminal.settings(), directory.path().join("notices"));
         let program = program.redirected(format!("2>'{}'", notices.display()));
         let session = program.on(&terminal);
-        let seat = Seat::Terminal { terminal, before, session, notices, _of: directory };
-        Self { seat, guard_was_killed: false }
+        Self::at(Seat::Terminal { terminal, before, session, notices, _of: directory })
     }
 
     pub(crate) fn is_in_pipes(&self) -> bool {
@@ -64,8 +81,26 @@ impl Desk {
         }
     }
 
-    /// What the console printed.
-    pub(crate) fn ear(&self) -> &Ear {
+    /// What the console printed since the last time, as it is shown.
+    #[track_caller]
+    pub(crate) fn shows(&mut self) -> Vec<u8> {
+        let mut bytes = self.ear().forget();
+        // What was typed while it had set its terminal back was echoed.
+        if self.stays && !self.is_in_pipes() {
+            bytes.retain(|&byte| is_shown(byte));
+        }
+        self.seen.goes_on(&bytes);
+        bytes
+    }
+
+    /// What it does now, as it says.
+    pub(crate) fn role(&mut self) -> Role {
+        let notices = self.notices();
+        self.told.hears(&notices);
+        self.told.role
+    }
+
+    fn ear(&self) -> &Ear {
         match &self.seat {
             Seat::Pipes(piped) => piped.stdout(),
             Seat::Terminal { terminal, .. } => terminal.ear(),
@@ -118,10 +153,11 @@ impl Desk {
     }
 
     /// What was shown until the session, which has ended, ended.
-    pub(crate) fn last_words(&self) -> Vec<u8> {
+    #[track_caller]
+    pub(crate) fn last_words(&mut self) -> Vec<u8> {
         let Seat::Terminal { terminal, .. } = &self.seat else {
             self.ear().to_the_end();
-            return self.ear().forget();
+            return self.shows();
         };
         // All that was written was there at once; but a terminal has no end to wait for.
         let mut before = usize::MAX;
@@ -133,6 +169,7 @@ impl Desk {
         // What was typed and came through when it was set back was echoed.
         let mut words = self.ear().forget();
         words.retain(|&byte| is_shown(byte));
+        self.seen.goes_on(&words);
         words
     }
 
@@ -148,6 +185,48 @@ impl Desk {
     pub(crate) fn guard(&self) -> Option<Process> {
         let guard = children_of(self.session().pid()).find(|(state, _)| !state.starts_with('Z'))?;
         Process::find(Pid::from_raw(guard.1)?)
+    }
+
+    /// It is stopped, until [`Desk::goes_on`]. Its shell, if it has one, uses the terminal from then on.
+    #[track_caller]
+    pub(crate) fn stops(&mut self) {
+        self.signal(Signal::STOP);
+        self.session().is_stopped();
+        if let Seat::Terminal { terminal, session, .. } = &self.seat {
+            until("its shell has the terminal", || terminal.foreground() != session.pid());
+        }
+        self.is_stopped = true;
+    }
+
+    /// It is continued, if it was stopped: at a terminal in the foreground. Who continued it before has not
+    /// brought it there, and it stops again as soon as it needs that.
+    #[track_caller]
+    pub(crate) fn goes_on(&mut self) {
+        if !std::mem::take(&mut self.is_stopped) {
+            return;
+        }
+        if self.is_in_pipes() {
+            return self.signal(Signal::CONT);
+        }
+        let mut again = Instant::now();
+        until_within(PATIENCE, "it is in the foreground", || {
+            let (stopped, role) = (self.session().is_stopped_now(), self.role());
+            assert!(!self.session().has_ended(), "it ended: {}", self.notices());
+            if stopped && Instant::now() >= again {
+                // A shell may miss that it stopped once more, and has to be told again.
+                again = Instant::now() + Duration::from_secs(1);
+                self.is_brought_to_the_foreground();
+            }
+            !stopped && role != Role::None
+        });
+    }
+
+    fn is_brought_to_the_foreground(&self) {
+        if let Seat::Terminal { session, terminal, before, .. } = &self.seat {
+            // An interactive shell has done so when it was stopped.
+            terminal.set(before);
+            session.fg();
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

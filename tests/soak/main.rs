@@ -1,6 +1,6 @@
-//! A soak: sessions on one console come, go, take over from each other and are killed, stopped and hung up at
-//! random, while bytes go both ways; after each step the invariants are checked. Beside them one session
-//! lives all the time, whose memory and descriptors must not grow.
+//! A soak: sessions on one console come, go, take over from each other, watch, wait, and are killed, stopped and
+//! hung up at random, while bytes go both ways; after each step the invariants are checked. Beside them one
+//! session and one who watches it live all the time, whose memory and descriptors must not grow.
 //!
 //! `VCONSOLE_SOAK=30m cargo test --test soak` runs so long (a few seconds without it); a failure prints the
 //! seed with which `VCONSOLE_SEED` repeats the choices.
@@ -8,11 +8,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+mod audience;
 mod desk;
 mod dice;
 #[path = "../suite/harness/mod.rs"]
 mod harness;
 mod long_lived;
+mod queue;
+mod seen;
 mod stage;
 mod steps;
 mod streams;
@@ -40,9 +43,10 @@ fn main() {
     while Instant::now() < end {
         let step = steps::choose(&stage, &mut dice);
         history.push(step.name);
+        stage.begun = Instant::now();
         let told = Told(&history, seed);
         (step.run)(&mut stage, &mut dice);
-        stage.holds();
+        stage.holds(&mut dice);
         long_lived.holds();
         desk::no_guard_is_left_alone();
         std::mem::forget(told);

@@ -1,20 +1,35 @@
 //! The console, its guest, and who drives it: and what has to hold of them after each step.
 
+use std::time::Instant;
+
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::desk::{Desk, PATIENCE};
+use crate::dice::Dice;
 use crate::harness::{Flood, Guest, Locks, Program, Vconsole, until, until_within};
+use crate::queue::gives_up;
+use crate::seen::Role;
 use crate::streams::{Shown, Typed};
 
 pub(crate) struct Stage {
     pub(crate) guest: Guest,
     pub(crate) driver: Option<Desk>,
+    /// Those who watch. Where nobody drives one of them reads.
+    pub(crate) audience: Vec<Desk>,
+    /// Those who have left since everybody's screen was looked at.
+    pub(crate) gone: Vec<Desk>,
+    /// Those who wait for the console, in the order of their coming.
+    pub(crate) queue: Vec<Desk>,
+    /// When the present step began.
+    pub(crate) begun: Instant,
+    pub(crate) flood: Flood,
+    pub(crate) shown: Shown,
+    /// How many bytes those who watched have seen, and how many they were told that they missed.
+    pub(crate) watched: (u64, u64),
     locks: Locks,
     runtime: TempDir,
-    flood: Flood,
-    shown: Shown,
     typed: Typed,
 }
 
@@ -23,6 +38,11 @@ impl Stage {
         let guest = Guest::new();
         Self {
             driver: None,
+            audience: Vec::new(),
+            gone: Vec::new(),
+            queue: Vec::new(),
+            begun: Instant::now(),
+            watched: (0, 0),
             locks: Locks::new(),
             runtime: TempDir::with_prefix("vconsole-runtime-").unwrap(),
             flood: guest.counts(),
@@ -57,25 +77,42 @@ impl Stage {
 
     /// The driver has ended with this status, and nothing that it read is lost.
     #[track_caller]
-    pub(crate) fn has_ended(&mut self, driver: &Desk, status: i32) {
+    pub(crate) fn has_ended(&mut self, mut driver: Desk, status: i32) {
         assert_eq!(driver.session().wait(), status, "{}", driver.notices());
-        match driver.unread() {
-            Some(unread) => {
-                self.typed.loses(unread);
-                until("what was typed arrives", || {
-                    self.typed.goes_on(&self.guest.ear().forget());
-                    self.typed.has_arrived()
-                });
-            }
-            None => self.typed.may_have_a_gap(),
-        }
+        self.what_it_read_arrives(&driver);
         self.shown.goes_on(&driver.last_words());
         driver.is_as_it_was();
+        self.gone.push(driver);
+    }
+
+    /// The driver was taken over from: it has ended, or watches on.
+    #[track_caller]
+    pub(crate) fn was_taken_over(&mut self, mut driver: Desk) {
+        if !driver.stays {
+            return self.has_ended(driver, 4);
+        }
+        until_within(PATIENCE, "it drives no more", || driver.role() != Role::Drives);
+        driver.goes_on();
+        self.what_it_read_arrives(&driver);
+        // What it has shown as driver and what as viewer is one stream.
+        self.shown.may_be_elsewhere();
+        self.audience.push(driver);
+    }
+
+    /// What was typed and the driver, who is none any more, has read arrives.
+    #[track_caller]
+    fn what_it_read_arrives(&mut self, driver: &Desk) {
+        let Some(unread) = driver.unread() else { return self.typed.may_have_a_gap() };
+        self.typed.loses(unread);
+        until("what was typed arrives", || {
+            self.typed.goes_on(&self.guest.ear().forget());
+            self.typed.has_arrived()
+        });
     }
 
     /// The driver was killed, or its terminal has vanished: what it had read may be lost.
     #[track_caller]
-    pub(crate) fn was_killed(&mut self, driver: &Desk, vanished: bool) {
+    pub(crate) fn was_killed(&mut self, mut driver: Desk, vanished: bool) {
         until_within(PATIENCE, "it ends", || driver.session().has_ended());
         self.typed.may_have_a_gap();
         if !vanished {
@@ -83,6 +120,24 @@ impl Stage {
             driver.is_as_it_was();
         }
         self.shown.may_have_a_gap();
+        self.gone.push(driver);
+    }
+
+    /// A viewer has the wheel, and shows what was printed before, as far as it does not miss it. What comes after
+    /// that nobody else has shown, where it is the wheel of one who ended.
+    #[track_caller]
+    pub(crate) fn has_the_wheel(&mut self, mut heir: Desk, of_who_ended: bool) {
+        // Where the other one watches on nobody knows what it has shown as driver; but all of that is printed.
+        let target = if of_who_ended { self.shown.at() } else { self.flood.taken() };
+        until_within(PATIENCE, "it shows what was shown before", || {
+            heir.shows();
+            heir.seen.is_at(target)
+        });
+        self.shown.skips_to(heir.seen.at().unwrap());
+        if of_who_ended {
+            self.shown.is_elsewhere(&std::iter::once(&heir.seen));
+        }
+        self.drives(heir);
     }
 
     /// Somebody who knows nothing of vconsole has read and typed, or the console was hung up.
@@ -94,12 +149,12 @@ impl Stage {
     /// `new` was killed while it took the console over from `old`: that one goes on, or it had given
     /// everything away.
     #[track_caller]
-    pub(crate) fn newcomer_was_killed(&mut self, old: Desk, new: &Desk) {
+    pub(crate) fn newcomer_was_killed(&mut self, mut old: Desk, mut new: Desk) {
         until("the newcomer ends", || new.session().has_ended());
         // What the guest prints from now on is shown by nobody but the old one.
         let target = self.flood.taken() + 1;
         until_within(PATIENCE, "the old driver goes on or ends", || {
-            self.shown.goes_on(&old.ear().forget());
+            self.shown.goes_on(&old.shows());
             old.session().has_ended() || self.shown.at() >= target
         });
         if old.session().has_ended() {
@@ -117,17 +172,32 @@ impl Stage {
 
     /// The invariants, whoever drives or nobody.
     #[track_caller]
-    pub(crate) fn holds(&mut self) {
-        if self.driver.is_some() { self.is_driven() } else { self.is_free() }
+    pub(crate) fn holds(&mut self, dice: &mut Dice) {
+        if self.driver.is_none() && !self.queue.is_empty() {
+            self.one_who_waits_drives();
+        }
+        match &self.driver {
+            Some(_) => self.is_driven(),
+            None if self.audience.is_empty() => self.is_free(),
+            None => self.is_read(),
+        }
+        self.the_others_wait();
+        // Those who watch may also be on their way when the next thing happens.
+        if self.driver.is_none() || self.shown.has_skipped() || dice.coin() {
+            self.is_watched();
+            let screens = self.driver.iter().chain(&self.audience).chain(&self.gone);
+            self.shown.is_elsewhere(&screens.map(|desk| &desk.seen));
+            self.gone.clear();
+        }
     }
 
     /// One drives, has every lock, shows all that comes, and what it types arrives.
     #[track_caller]
     fn is_driven(&mut self) {
-        let driver = self.driver.as_ref().unwrap();
+        let driver = self.driver.as_mut().unwrap();
         let target = self.flood.taken();
         until_within(PATIENCE, "the driver shows what the guest printed", || {
-            self.shown.goes_on(&driver.ear().forget());
+            self.shown.goes_on(&driver.shows());
             assert!(!driver.session().has_ended(), "the driver ended: {}", driver.notices());
             self.shown.at() >= target
         });
@@ -136,8 +206,15 @@ impl Stage {
             self.typed.goes_on(&self.guest.ear().forget());
             self.typed.has_arrived()
         });
-        let own = format!("{:>10}\n", driver.session().pid()).into_bytes();
-        until("every lock names the driver", || {
+        let pid = driver.session().pid();
+        self.is_held_by(pid);
+    }
+
+    /// One session has every lock.
+    #[track_caller]
+    pub(crate) fn is_held_by(&self, pid: i32) {
+        let own = format!("{pid:>10}\n").into_bytes();
+        until("every lock names who has the console", || {
             let names = self.locks.names();
             let all = names.iter().all(|name| self.locks.read(name).as_ref() == Some(&own));
             all && names.len() == 4
@@ -169,23 +246,52 @@ impl Stage {
         files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// The last driver leaves, and nothing is left.
+    /// All leave, and nothing is left.
     #[track_caller]
     pub(crate) fn ends(&mut self) {
+        for waiting in std::mem::take(&mut self.queue) {
+            gives_up(&waiting);
+        }
+        while let Some(mut viewer) = self.audience.pop() {
+            viewer.goes_on();
+            viewer.signal(Signal::TERM);
+            self.viewer_has_ended(viewer, Some(143));
+        }
         let Some(driver) = self.driver.take() else { return self.is_free() };
         driver.signal(Signal::TERM);
-        self.has_ended(&driver, 143);
+        self.has_ended(driver, 143);
         self.is_free();
     }
 
     /// How much went both ways.
     pub(crate) fn account(&self) -> String {
         format!(
-            "{} bytes shown, {} heard, in order and once; of killed sessions {} and {} were lost",
+            "{} bytes shown, {} heard, in order and once; of killed sessions {} and {} were lost; those who \
+             watched saw {} and were told of {} that they missed",
             self.shown.at(),
             self.typed.heard,
             self.shown.lost,
-            self.typed.lost
+            self.typed.lost,
+            self.watched.0,
+            self.watched.1
         )
+    }
+}
+
+impl Drop for Stage {
+    /// Where a step panicked, everybody's screen is told.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let all = self.driver.iter().chain(&self.audience).chain(&self.queue).chain(&self.gone);
+        for desk in all {
+            eprintln!(
+                "soak: {} has shown {:?} and said:\n{}",
+                desk.session().pid(),
+                desk.seen,
+                desk.notices()
+            );
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::desk::Desk;
 use crate::dice::Dice;
 use crate::harness::{Bystander, Program, Terminal, until};
 use crate::stage::Stage;
+use crate::{audience, queue};
 
 /// Something that can happen.
 #[derive(Clone, Copy)]
@@ -18,15 +19,15 @@ pub(crate) struct Step {
     pub(crate) run: fn(&mut Stage, &mut Dice),
 }
 
-const ALL: [Step; 16] = [
-    Step { name: "attached", may: is_free, run: attaches },
+const ALL: [Step; 28] = [
+    Step { name: "attached", may: nobody_drives, run: attaches },
     Step { name: "evicted clients", may: is_free, run: evicts_a_client },
     Step { name: "evicted daemons", may: is_free_for_root, run: evicts_a_daemon },
     Step { name: "refused", may: is_driven, run: is_refused },
     Step { name: "takeovers", may: is_driven, run: takes_over },
     Step { name: "takeovers", may: is_driven, run: takes_over },
     Step { name: "takeovers from the stopped", may: is_driven, run: takes_over_from_the_stopped },
-    Step { name: "takeovers in which one was killed", may: is_driven, run: one_of_two_is_killed },
+    Step { name: "takeovers in which one was killed", may: two_alone, run: one_of_two_is_killed },
     Step { name: "detached", may: is_at_a_terminal, run: detaches },
     Step { name: "ended by a signal", may: is_driven, run: is_ended_by_a_signal },
     Step { name: "killed", may: is_driven, run: is_killed },
@@ -35,6 +36,18 @@ const ALL: [Step; 16] = [
     Step { name: "guards killed", may: has_its_first_guard, run: guard_is_killed },
     Step { name: "guards stopped and continued", may: is_driven, run: guard_stops_and_goes_on },
     Step { name: "guests that read nothing", may: is_driven, run: guest_reads_nothing_for_a_while },
+    Step { name: "guests faster or slower", may: always, run: guest_changes_its_pace },
+    Step { name: "guests silent", may: audience::is_there, run: audience::is_told_all },
+    Step { name: "viewers came", may: audience::has_room, run: audience::comes },
+    Step { name: "viewers left", may: audience::is_there, run: audience::leaves },
+    Step { name: "viewers killed", may: audience::is_there, run: audience::is_killed },
+    Step { name: "viewers stopped", may: audience::is_driven_for, run: audience::stops },
+    Step { name: "viewers continued", may: audience::is_stopped, run: audience::goes_on },
+    Step { name: "wheels taken", may: audience::can_drive, run: audience::takes_the_wheel },
+    Step { name: "wheels taken", may: audience::can_drive, run: audience::takes_the_wheel },
+    Step { name: "waiters came", may: queue::has_room, run: queue::comes },
+    Step { name: "waiters gave up", may: queue::is_there, run: queue::one_gives_up },
+    Step { name: "waiters' time ran out", may: is_driven, run: queue::time_runs_out },
 ];
 
 /// What happens next.
@@ -43,16 +56,29 @@ pub(crate) fn choose(stage: &Stage, dice: &mut Dice) -> Step {
     dice.one_of(&possible)
 }
 
-fn is_free(stage: &Stage) -> bool {
+fn always(_: &Stage) -> bool {
+    true
+}
+
+fn nobody_drives(stage: &Stage) -> bool {
     stage.driver.is_none()
+}
+
+fn is_free(stage: &Stage) -> bool {
+    nobody_drives(stage) && stage.audience.is_empty()
 }
 
 fn is_free_for_root(stage: &Stage) -> bool {
     is_free(stage) && rustix::process::geteuid().is_root()
 }
 
-fn is_driven(stage: &Stage) -> bool {
+pub(crate) fn is_driven(stage: &Stage) -> bool {
     stage.driver.is_some()
+}
+
+/// Nobody else goes on where the driver ends, and the driver ends.
+fn two_alone(stage: &Stage) -> bool {
+    stage.queue.is_empty() && stage.driver.as_ref().is_some_and(|driver| !driver.stays)
 }
 
 fn is_in_pipes(stage: &Stage) -> bool {
@@ -67,9 +93,19 @@ fn has_its_first_guard(stage: &Stage) -> bool {
     stage.driver.as_ref().is_some_and(|driver| !driver.guard_was_killed)
 }
 
+/// Starts `program`, which attaches. Some stay when they are taken over.
+fn is_started(program: Program, dice: &mut Dice) -> Desk {
+    let stays = dice.below(3) == 0;
+    let program = if stays { program.arg("--stay") } else { program };
+    Desk::somewhere(program, dice).that_stays(stays)
+}
+
 fn attaches(stage: &mut Stage, dice: &mut Dice) {
-    let desk = Desk::somewhere(stage.attach(), dice);
+    let desk = is_started(stage.attach(), dice);
     desk.connects();
+    if !stage.audience.is_empty() {
+        stage.shown.may_be_elsewhere();
+    }
     stage.drives(desk);
 }
 
@@ -102,7 +138,7 @@ fn is_refused(stage: &mut Stage, _: &mut Dice) {
     assert_eq!(refused.status, 3, "{refused:?}");
 }
 
-fn types_something(stage: &mut Stage, dice: &mut Dice) {
+pub(crate) fn types_something(stage: &mut Stage, dice: &mut Dice) {
     // No more than a terminal holds, should nobody read it.
     let most = if is_in_pipes(stage) { 30_000 } else { 2000 };
     stage.types(dice.below(most));
@@ -110,25 +146,24 @@ fn types_something(stage: &mut Stage, dice: &mut Dice) {
 
 fn takes_over(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let desk = Desk::somewhere(stage.attach().arg("--force"), dice);
+    let desk = is_started(stage.attach().arg("--force"), dice);
     desk.connects();
     let old = stage.driver.take().unwrap();
-    stage.has_ended(&old, 4);
+    stage.was_taken_over(old);
     stage.drives(desk);
 }
 
 fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let old = stage.driver.take().unwrap();
+    let mut old = stage.driver.take().unwrap();
     let guard = old.guard().filter(|_| dice.coin());
-    old.signal(Signal::STOP);
-    old.session().is_stopped();
+    old.stops();
     if let Some(guard) = &guard {
         guard.signal(Signal::STOP);
     }
-    let desk = Desk::somewhere(stage.attach().arg("--force"), dice);
+    let desk = is_started(stage.attach().arg("--force"), dice);
     desk.connects();
-    stage.has_ended(&old, 4);
+    stage.was_taken_over(old);
     stage.drives(desk);
     if let Some(guard) = guard {
         guard.signal(Signal::CONT);
@@ -143,10 +178,10 @@ fn one_of_two_is_killed(stage: &mut Stage, dice: &mut Dice) {
     std::thread::sleep(dice.moment(Duration::from_millis(60)));
     if dice.coin() {
         new.signal(Signal::KILL);
-        stage.newcomer_was_killed(old, &new);
+        stage.newcomer_was_killed(old, new);
     } else {
         old.signal(Signal::KILL);
-        stage.was_killed(&old, false);
+        stage.was_killed(old, false);
         new.connects();
         stage.drives(new);
     }
@@ -156,7 +191,7 @@ fn detaches(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
     let driver = stage.driver.take().unwrap();
     driver.types(b"\x1d.");
-    stage.has_ended(&driver, 0);
+    stage.has_ended(driver, 0);
 }
 
 fn is_ended_by_a_signal(stage: &mut Stage, dice: &mut Dice) {
@@ -165,7 +200,7 @@ fn is_ended_by_a_signal(stage: &mut Stage, dice: &mut Dice) {
     let (signal, status) =
         dice.one_of(&[(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)]);
     driver.signal(signal);
-    stage.has_ended(&driver, status);
+    stage.has_ended(driver, status);
 }
 
 fn is_killed(stage: &mut Stage, dice: &mut Dice) {
@@ -176,7 +211,7 @@ fn is_killed(stage: &mut Stage, dice: &mut Dice) {
         driver.signal(Signal::STOP);
     }
     driver.signal(Signal::KILL);
-    stage.was_killed(&driver, false);
+    stage.was_killed(driver, false);
 }
 
 fn terminal_vanishes(stage: &mut Stage, dice: &mut Dice) {
@@ -184,7 +219,7 @@ fn terminal_vanishes(stage: &mut Stage, dice: &mut Dice) {
     let mut driver = stage.driver.take().unwrap();
     driver.vanishes();
     assert_eq!(driver.session().wait(), 129);
-    stage.was_killed(&driver, true);
+    stage.was_killed(driver, true);
 }
 
 fn stops_and_goes_on(stage: &mut Stage, dice: &mut Dice) {
@@ -217,4 +252,9 @@ fn guest_reads_nothing_for_a_while(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
     std::thread::sleep(dice.moment(Duration::from_millis(100)));
     stage.guest.reads_on();
+}
+
+/// As fast as a viewer is given it, or faster, or so slowly that nobody misses anything.
+fn guest_changes_its_pace(stage: &mut Stage, dice: &mut Dice) {
+    stage.flood.pauses(Duration::from_millis(dice.one_of(&[2, 5, 50])));
 }

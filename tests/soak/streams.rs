@@ -2,22 +2,38 @@
 //! what they type, as the guest hears it. Each byte arrives once and in order, but those that a session had
 //! read when it was killed.
 
+use std::ops::Range;
+
 use crate::harness::counting_from;
+use crate::seen::{Seen, unseen};
 
 /// No session had read more than this when it was killed: its own buffer, and what the kernel held for
 /// its reader.
 const MOST_LOST: u64 = 1024 * 1024;
 
-/// What was shown of a counting guest.
+/// What was shown of a counting guest, by those who had the console one after the other.
 #[derive(Default)]
 pub(crate) struct Shown {
     /// The byte that comes next.
     at: u64,
-    /// Whether some may be missing before the next.
-    gap: bool,
+    gap: Gap,
     /// The beginning of what came after a gap, not yet long enough to be placed.
     unplaced: Vec<u8>,
+    /// What was skipped, and is to be found on other screens.
+    skipped: Vec<(Range<u64>, Gap)>,
     pub(crate) lost: u64,
+}
+
+/// Whether some bytes may be missing before the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Gap {
+    /// None.
+    #[default]
+    None,
+    /// Those that somebody has shown who only watches.
+    Read,
+    /// Those that a session took along which was killed.
+    Lost,
 }
 
 impl Shown {
@@ -28,30 +44,61 @@ impl Shown {
 
     /// A session was killed that had read some of it.
     pub(crate) fn may_have_a_gap(&mut self) {
+        self.begins_anew(Gap::Lost);
+    }
+
+    /// Who watches may have read some of it, and shown it.
+    pub(crate) fn may_be_elsewhere(&mut self) {
+        self.begins_anew(Gap::Read);
+    }
+
+    fn begins_anew(&mut self, gap: Gap) {
         self.unplaced.clear();
-        self.gap = true;
+        self.gap = self.gap.max(gap);
     }
 
     /// More of it was shown.
     #[track_caller]
     pub(crate) fn goes_on(&mut self, bytes: &[u8]) {
-        if !self.gap {
+        if self.gap == Gap::None {
             return self.is_next(bytes);
         }
         self.unplaced.extend(bytes);
         let Some(at) = place_of(&self.unplaced) else { return };
         assert!(at >= self.at, "bytes {at} to {} were shown twice", self.at);
-        assert!(at - self.at <= MOST_LOST, "bytes {} to {at} were lost", self.at);
-        self.lost += at - self.at;
-        (self.at, self.gap) = (at, false);
+        self.skips_to(at);
         let placed = std::mem::take(&mut self.unplaced);
         self.is_next(&placed);
+    }
+
+    /// Who watched and has the console now has shown all that comes before this place.
+    pub(crate) fn skips_to(&mut self, at: u64) {
+        let gap = std::mem::take(&mut self.gap).max(Gap::Read);
+        self.skipped.push((self.at..at, gap));
+        self.at = at;
+    }
+
+    /// Whether something was skipped, for which the other screens are to be looked at.
+    pub(crate) fn has_skipped(&self) -> bool {
+        !self.skipped.is_empty()
+    }
+
+    /// What was skipped is on other screens, but for what was lost.
+    #[track_caller]
+    pub(crate) fn is_elsewhere<'a>(&mut self, screens: &(impl Iterator<Item = &'a Seen> + Clone)) {
+        for (range, gap) in self.skipped.drain(..) {
+            let lost = unseen(&range, screens.clone());
+            let most = if gap == Gap::Lost { MOST_LOST } else { 0 };
+            assert!(lost <= most, "{lost} of the bytes {range:?} were shown by nobody");
+            self.lost += lost;
+        }
     }
 
     #[track_caller]
     fn is_next(&mut self, bytes: &[u8]) {
         let expected = counting_from(self.at, bytes.len());
-        if let Some(wrong) = bytes.iter().zip(&expected).position(|(one, other)| one != other) {
+        if bytes != expected {
+            let wrong = same(bytes, &expected);
             let around = wrong.saturating_sub(40)..bytes.len().min(wrong + 80);
             panic!(
                 "at byte {}, instead of {:?}: {:?}",
@@ -64,8 +111,14 @@ impl Shown {
     }
 }
 
+/// How many bytes are the same at the beginning of both.
+pub(crate) fn same(shown: &[u8], printed: &[u8]) -> usize {
+    let differ = shown.iter().zip(printed).position(|(one, other)| one != other);
+    differ.unwrap_or(shown.len().min(printed.len()))
+}
+
 /// Where in the stream `bytes` begin, once there is a whole number among them.
-fn place_of(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn place_of(bytes: &[u8]) -> Option<u64> {
     let blank = bytes.iter().position(|&byte| byte == b' ')?;
     let number = bytes.get(blank + 1..blank + 17)?.strip_suffix(b" ")?;
     let number: u64 = std::str::from_utf8(number).ok()?.parse().ok()?;

@@ -119,11 +119,27 @@ impl Guest {
 /// `length` bytes of the stream in which a guest counts, from its byte number `at` on: each sixteen of them
 /// are a number and a blank.
 pub(crate) fn counting_from(at: u64, length: usize) -> Vec<u8> {
-    let first = at / 16;
-    let lines = (length / 16 + 2) as u64;
-    let text = (first..first + lines).flat_map(|number| format!("{number:015} ").into_bytes());
+    let mut line = format!("{:015} ", at / 16).into_bytes();
     let skip = usize::try_from(at % 16).unwrap();
-    text.skip(skip).take(length).collect()
+    let mut text = Vec::with_capacity(skip + length + line.len());
+    while text.len() < skip + length {
+        text.extend_from_slice(&line);
+        count_on(&mut line);
+    }
+    text.truncate(skip + length);
+    text.drain(..skip);
+    text
+}
+
+/// Makes a line the next one. All that is shown is compared with these: it has to be fast.
+fn count_on(line: &mut [u8]) {
+    for digit in line[..15].iter_mut().rev() {
+        if *digit < b'9' {
+            *digit += 1;
+            return;
+        }
+        *digit = b'0';
+    }
 }
 
 impl AsRef<OsStr> for Guest {
@@ -142,6 +158,11 @@ pub(crate) struct Flood {
 struct Taken {
     bytes: AtomicU64,
     last: Mutex<Instant>,
+    /// How long it pauses after each piece, in microseconds.
+    pause: AtomicU64,
+    /// Whether it is to rest, and whether it does.
+    rest: AtomicBool,
+    rests: AtomicBool,
     over: AtomicBool,
 }
 
@@ -155,11 +176,32 @@ impl Flood {
         text: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> Self {
         let last = Mutex::new(Instant::now());
-        let taken = Taken { bytes: AtomicU64::new(0), last, over: AtomicBool::new(false) };
+        let flag = || AtomicBool::new(false);
+        let (bytes, pause) = (AtomicU64::new(0), AtomicU64::new(micros(pause)));
+        let taken = Taken { bytes, last, pause, rest: flag(), rests: flag(), over: flag() };
         let shared = Arc::new(taken);
         let pouring = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || pouring.pour(&console, pause, text));
+        let thread = std::thread::spawn(move || pouring.pour(&console, text));
         Self { shared, thread: Some(thread) }
+    }
+
+    /// From now on it pauses so long after each piece.
+    pub(crate) fn pauses(&self, pause: Duration) {
+        self.shared.pause.store(micros(pause), Ordering::Relaxed);
+    }
+
+    /// It stops, until [`Flood::pours_on`].
+    #[track_caller]
+    pub(crate) fn rests(&self) {
+        self.shared.rest.store(true, Ordering::SeqCst);
+        until("the flood rests", || self.shared.rests.load(Ordering::SeqCst));
+    }
+
+    /// It goes on.
+    #[track_caller]
+    pub(crate) fn pours_on(&self) {
+        self.shared.rest.store(false, Ordering::SeqCst);
+        until("the flood goes on", || !self.shared.rests.load(Ordering::SeqCst));
     }
 
     /// Waits until `count` bytes of it were taken.
@@ -180,9 +222,19 @@ impl Flood {
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap()
+}
+
 impl Taken {
-    fn pour(&self, console: &OwnedFd, pause: Duration, text: impl Fn(u64) -> Vec<u8>) {
+    fn pour(&self, console: &OwnedFd, text: impl Fn(u64) -> Vec<u8>) {
         while !self.over.load(Ordering::Relaxed) {
+            let rest = self.rest.load(Ordering::SeqCst);
+            self.rests.store(rest, Ordering::SeqCst);
+            if rest {
+                std::thread::sleep(GLANCE);
+                continue;
+            }
             // Where it takes nothing more, or not all: poll would not wait once the slave is closed.
             let text = text(self.bytes.load(Ordering::Relaxed));
             let Ok(count) = rustix::io::write(console, &text) else {
@@ -191,8 +243,9 @@ impl Taken {
             };
             self.bytes.fetch_add(count as u64, Ordering::SeqCst);
             *self.last.lock().unwrap() = Instant::now();
-            if !pause.is_zero() {
-                std::thread::sleep(pause);
+            let pause = self.pause.load(Ordering::Relaxed);
+            if pause > 0 {
+                std::thread::sleep(Duration::from_micros(pause));
             }
         }
     }
