@@ -190,7 +190,7 @@ fn claim_what_is_left(request: &Request<'_>) -> Result<Claim, Refusal> {
 }
 
 /// Whether a guard is in the way, or was until we looked for who is.
-fn passes(refusal: &Refusal) -> bool {
+pub(super) fn passes(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Exclusive { by, .. } | Refusal::Flock { by, .. } if by.0.is_empty())
         || refusal.passes_by_itself()
 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Role;
-use super::gain::{MakesWay, User, claim_now, find_again, request};
+use super::gain::{MakesWay, User, claim_now, find_again, passes, request};
 use super::takeover::{about, within_reach};
 use super::view::View;
 use crate::claim::guard::Guard;
@@ -51,6 +51,8 @@ pub(super) fn look_on(
                 Err(Declined::Nobody(_) | Declined::Ended) => true,
                 Err(declined) => return Err(unwatched(target, holder, &declined).into()),
             },
+            // Where a driver has just ended its guard may have gone while we looked for who is in the way.
+            None if from.is_some() => passes(&refusal),
             None => refusal.passes_by_itself(),
         };
         if !again || Instant::now() >= until {
