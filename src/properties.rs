@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 pub use crate::claim::properties::{kernel_tables, lock_file, lock_name, verdict};
+pub use crate::console::properties::{command_line, control_group};
 pub use crate::process::properties::{descriptor, stat};
 pub use crate::relay::properties::{buffer, escape};
 pub use crate::session::properties::{gift, message};
@@ -133,7 +134,16 @@ mod tests {
         ],
         stat: ["42 (", ") S 1 7 7 34823 7 4194304 1 2 3 4 5 6 7 8 20 0 1 0 1234 0", ")", "(", " ", "Z", "\n"],
         descriptor: ["pos:\t0\n", "tty-index:", "\t", "\n", "flags:\t02\n", "4294967296", "-1"],
-        escape: ["\x1d", "\x1d.", "\x1d\x1d", "\x1d?", "\x1d\x11", "ls\r", "q", "\x11"],
+        command_line: [
+            "\0", "-name\0", "--name=", "-n\0", "-n=", "guest=", ",", ",,", "process=x", "/usr/bin/qemu-kvm\0",
+            "qemu-system-x86_64", "conmon\0", "--cid\0", "--machine=", "-id\0", "[lxc monitor] /var/lib/lxc ", " ",
+            "0123456789abcdef0123456789abcdef", "\x1b[2J", "\x01",
+        ],
+        control_group: [
+            "0::", "4:memory:", "/", "\n", ":", ".scope", "docker-", "lxc.payload.", "box", "system.slice",
+            "0123456789abcdef0123456789abcdef", "\x1b[2J", "\r",
+        ],
+        escape: ["\x7f", "\x7f.", "\x1d", "\x1d.", "\x1d\x1d", "\x1d?", "\x1d\x11", "ls\r", "q", "\x11"],
         buffer: ["\x01\x10", "\x01\x07", "\x02\x03", "\x02\x10"],
         message: [
             "{\"takeover\":{\"version\":2,\"about\":{}}}",

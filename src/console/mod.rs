@@ -6,6 +6,8 @@ pub(crate) mod line;
 mod open;
 mod other_end;
 mod owner;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod target;
 
 use std::fs::Metadata;

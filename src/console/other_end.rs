@@ -170,13 +170,13 @@ impl fmt::Display for OtherEnd {
     }
 }
 
-fn words(command_line: &[u8]) -> Vec<String> {
+pub(super) fn words(command_line: &[u8]) -> Vec<String> {
     let words = command_line.split(|&byte| byte == 0);
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// If this is QEMU: its guest, with the name that it has.
-fn guest(program: &str, words: &[String]) -> Option<Role> {
+pub(super) fn guest(program: &str, words: &[String]) -> Option<Role> {
     let called = words.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
     let qemu = |name: &str| name.starts_with("qemu-system") || name == "qemu-kvm" || name == "kvm";
     let name = || option(words, &["-name", "--name"]).map(guest_name);
@@ -184,7 +184,7 @@ fn guest(program: &str, words: &[String]) -> Option<Role> {
 }
 
 /// What QEMU's `-name` names: `guest=NAME,...` or `NAME,...`, in which a doubled comma is a comma.
-fn guest_name(value: &str) -> String {
+pub(super) fn guest_name(value: &str) -> String {
     let value = value.replace(",,", "\0");
     let mut parts = value.split(',');
     let named = parts.clone().find_map(|part| part.strip_prefix("guest="));
@@ -192,7 +192,7 @@ fn guest_name(value: &str) -> String {
 }
 
 /// The name of the container whose terminal this program keeps.
-fn container(program: &str, words: &[String]) -> Option<String> {
+pub(super) fn container(program: &str, words: &[String]) -> Option<String> {
     // liblxc calls its process by what it does: `[lxc monitor] /var/lib/lxc NAME`.
     if let Some(rest) = words.first().and_then(|first| first.strip_prefix("[lxc monitor] ")) {
         return rest.split(' ').nth(1).map(str::to_owned);
@@ -202,7 +202,7 @@ fn container(program: &str, words: &[String]) -> Option<String> {
 }
 
 /// The name of the container that a process runs in, by its control group.
-fn group(groups: &str) -> Option<String> {
+pub(super) fn group(groups: &str) -> Option<String> {
     let mut paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.find_map(|path| {
         let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
@@ -215,7 +215,7 @@ fn group(groups: &str) -> Option<String> {
 }
 
 /// The value of the first of these options: `-n NAME` or `--name=NAME`.
-fn option<'a>(words: &'a [String], names: &[&str]) -> Option<&'a str> {
+pub(super) fn option<'a>(words: &'a [String], names: &[&str]) -> Option<&'a str> {
     let mut words = words.iter().skip(1);
     while let Some(word) = words.next() {
         for name in names {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::buffer::Buffer;
 use super::endpoint::{Kind, Sink, Source};
@@ -90,7 +90,8 @@ const LOOKS: usize = 8;
 
 pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    poll(&mut fds, Some(&timeout(Duration::ZERO))).is_ok_and(|count| count > 0)
+    let at_once = timeout(Duration::ZERO);
+    retry_on_intr(|| poll(&mut fds, Some(&at_once))).is_ok_and(|count| count > 0)
 }
 
 /// Something to read, or the news that there will be no more.

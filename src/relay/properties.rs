@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use super::buffer::Buffer;
 use super::escape::{Command, Escape, Piece};
 
-/// What the console gets and what we are told, when the input comes in these reads.
+/// What the console gets and what we are told, when the input comes in these reads. What concerns nobody
+/// but the console must be sorted into just what it is: so the relay may leave it where it lies.
 pub(super) fn outcome<'a>(
     key: u8,
     reads: impl IntoIterator<Item = &'a [u8]>,
@@ -15,6 +16,8 @@ pub(super) fn outcome<'a>(
     let mut escape = Escape::new(key);
     let (mut typed, mut commands) = (Vec::new(), Vec::new());
     for mut read in reads {
+        let (whole, short_cut) = (read, !escape.concerns(read));
+        let before = (typed.len(), commands.len());
         while let Some(piece) = escape.next(&mut read) {
             match piece {
                 Piece::Typed(bytes) => typed.extend(bytes),
@@ -22,6 +25,11 @@ pub(super) fn outcome<'a>(
             }
         }
         assert_eq!(read, b"", "some of what was read is held back");
+        if short_cut {
+            let typed = &typed[before.0..];
+            assert_eq!((typed, commands.len()), (whole, before.1), "some of it was for us");
+            assert!(!escape.is_armed(), "the escape key was overlooked");
+        }
     }
     (typed, commands)
 }
@@ -29,7 +37,12 @@ pub(super) fn outcome<'a>(
 /// Every byte that is no command passes, unchanged and in order, however the input is split.
 pub fn escape(bytes: &[u8]) {
     let (&[key, size], input) = bytes.split_at(bytes.len().min(2)) else { return };
-    let key = if key < 0x20 { key } else { 0x1d };
+    // Every key that an escape key can be: also the one that stands apart from the others in ASCII.
+    let key = match key {
+        ..0x20 => key,
+        0x20..0x80 => 0x7f,
+        _ => 0x1d,
+    };
     let (mut typed, mut told, mut rest) = (Vec::new(), 0, input);
     while let [first, after @ ..] = rest {
         rest = after;
