@@ -1,6 +1,7 @@
 //! A line that hung up though its other end is still there: somebody hung it up for all who had it open.
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 
 use super::{Claim, openers_but_the_other_end};
 use crate::console::{Console, OpenError, Target};
@@ -16,7 +17,7 @@ impl Claim {
         match Console::open(target) {
             Ok(line) => {
                 // A descriptor that was hung up still has flock.
-                let _ = flock(&self.console, FlockOperation::Unlock);
+                let _ = retry_on_intr(|| flock(&self.console, FlockOperation::Unlock));
                 // Whoever hung it up may have it by now, and the flag with it.
                 let free = line.lock().is_ok_and(|ours| ours);
                 if free && openers_but_the_other_end(target).is_empty() {

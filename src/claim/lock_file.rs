@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use rustix::fs::{FileType, FlockOperation, Stat};
+use rustix::io::retry_on_intr;
 
 /// What tells one file from another in a directory: names come and go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +116,9 @@ impl LockFile {
     /// opened has none.
     pub(super) fn lock(&self) -> io::Result<bool> {
         let Some(open) = &self.open else { return Ok(true) };
-        match rustix::fs::flock(open, FlockOperation::NonBlockingLockExclusive) {
+        // A network's filesystem may ask its server, and be interrupted (flock(2)).
+        let lock = || rustix::fs::flock(open, FlockOperation::NonBlockingLockExclusive);
+        match retry_on_intr(lock) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
             Err(errno) => Err(errno.into()),

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -95,7 +96,8 @@ impl Place {
     fn connect(&mut self, ticket: String) -> Option<Ahead> {
         let wire = new_socket().ok()?;
         let name = format!("{}{ticket}", self.queue);
-        connect(&wire, &SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?).ok()?;
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?;
+        retry_on_intr(|| connect(&wire, &address)).ok()?;
         let peer = Peer::of(&wire).ok()?;
         // From another pid namespace the number is 0 (unix(7)): then the ticket has to do, one of each
         // user.

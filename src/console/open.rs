@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::termios::{
     Action, InputModes, LocalModes, OptionalActions, QueueSelector, SpecialCodeIndex, Winsize,
 };
@@ -110,7 +110,8 @@ impl Console {
     ///
     /// Gives false if another has it.
     pub(crate) fn lock(&self) -> io::Result<bool> {
-        match rustix::fs::flock(&self.line, FlockOperation::NonBlockingLockExclusive) {
+        let lock = || rustix::fs::flock(&self.line, FlockOperation::NonBlockingLockExclusive);
+        match retry_on_intr(lock) {
             Ok(()) => self.locked.set(true),
             Err(Errno::WOULDBLOCK) => self.locked.set(false),
             Err(errno) => return Err(errno.into()),
@@ -230,7 +231,7 @@ impl Drop for Console {
         if self.exclusive.get() {
             self.clear_exclusive();
         }
-        let _ = rustix::fs::flock(&self.line, FlockOperation::Unlock);
+        let _ = retry_on_intr(|| rustix::fs::flock(&self.line, FlockOperation::Unlock));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::geteuid;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SocketFlags, accept_with};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -157,7 +157,8 @@ impl Door {
         let mut strangers = Vec::new();
         while self.let_in < AT_ONCE && !self.is_full() {
             self.let_in += 1;
-            match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match retry_on_intr(|| accept_with(&self.listener, flags)) {
                 Ok(wire) => strangers.extend(self.admit(wire)),
                 Err(Errno::AGAIN) => break,
                 // Out of descriptors, or the like: later.

@@ -12,7 +12,7 @@ use nix::errno::Errno as KillErrno;
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, geteuid};
 use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -133,7 +133,8 @@ pub fn call(uid: u32, pid: i32, who: Who) -> io::Result<OwnedFd> {
 
 fn call_at(path: &Path, peer: Peer) -> io::Result<OwnedFd> {
     let socket = open_socket()?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let address = SocketAddrUnix::new(path)?;
+    retry_on_intr(|| connect(&socket, &address))?;
     // Anybody could have put it there, in /tmp. The kernel knows who did. The session makes its guard's.
     if Peer::of(&socket)? == peer {
         Ok(socket)
@@ -212,7 +213,10 @@ fn sweep(directory: &Path) {
 }
 
 fn is_refused(path: &Path) -> bool {
-    let tried = open_socket().and_then(|socket| connect(&socket, &SocketAddrUnix::new(path)?));
+    let tried = open_socket().and_then(|socket| {
+        let address = SocketAddrUnix::new(path)?;
+        retry_on_intr(|| connect(&socket, &address))
+    });
     tried == Err(Errno::CONNREFUSED)
 }
 

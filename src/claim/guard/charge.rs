@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getpgrp, getsid};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use rustix::termios::ioctl_tiocnxcl;
 use serde::{Deserialize, Serialize};
 
@@ -195,9 +196,10 @@ impl Charge {
     /// has it now, the flag is theirs.
     fn clear_flag(&self) {
         let Some(console) = &self.console else { return };
-        if !self.locked || flock(console, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let lock = || flock(console, FlockOperation::NonBlockingLockExclusive);
+        if !self.locked || retry_on_intr(lock).is_ok() {
             let _ = ioctl_tiocnxcl(console);
-            let _ = flock(console, FlockOperation::Unlock);
+            let _ = retry_on_intr(|| flock(console, FlockOperation::Unlock));
         }
     }
 
