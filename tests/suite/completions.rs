@@ -4,9 +4,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use super::harness::{Guest, Program, Terminal, missing, rounds};
+use super::harness::{Guest, Locks, Program, Terminal, missing, not_root};
+use super::locks::NOBODY;
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("completions").join(name)
@@ -101,15 +101,41 @@ fn zsh_offers_the_consoles() {
     terminal.shows(guest.path().to_str().unwrap());
 }
 
+/// How many system calls it takes to find the consoles among so many processes and lock files more.
+fn calls_among(processes: usize, lock_files: usize) -> usize {
+    let (locks, directory) = (Locks::new(), tempfile::tempdir().unwrap());
+    for number in 0..lock_files {
+        locks.write(&format!("LCK..ttyTEST{number}"), NOBODY);
+    }
+    let trace = directory.path().join("trace");
+    // In a namespace where there is nobody else. All of them end with the first, which is the shell: a
+    // tracer would wait for them.
+    let crowd = "for _ in $(seq \"$1\"); do sleep 1000 & done; shift; \"$@\"; exit";
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "sh", "-c", crowd, "sh"]);
+    command.arg(processes.to_string()).args(["strace", "-o"]).arg(&trace);
+    command.args(["vconsole", "status", "--names", "--lock-dir"]).arg(locks.path());
+    lines(&mut command);
+    let trace = std::fs::read_to_string(trace).unwrap();
+    assert!(trace.contains("exited with 0"), "{trace}");
+    trace.lines().count()
+}
+
+/// The time that a key takes is for `cargo bench --bench status`: this is the work that is in it.
 #[test]
-fn the_consoles_are_there_before_a_finger_has_left_the_key() {
-    let _guest = Guest::new();
-    let quickest = (0..rounds(5)).map(|_| {
-        let start = Instant::now();
-        assert!(!lines(Command::new("vconsole").args(["status", "--names"])).is_empty());
-        start.elapsed()
-    });
-    // What takes a tenth of a second is felt as immediate; the rest is for busy machines.
-    let quickest = quickest.min().unwrap();
-    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+fn one_more_process_or_lock_file_costs_a_completion_a_few_system_calls() {
+    if not_root() || missing("strace") || missing("unshare") {
+        return;
+    }
+    // A process is what a plain walk reads of it: its state, and each of its descriptors.
+    for (what, most, sizes) in [
+        ("process", 20, [(0, 0), (50, 0), (150, 0)]),
+        ("lock file", 3, [(0, 0), (0, 200), (0, 600)]),
+    ] {
+        let [none, few, many] = sizes.map(|(processes, locks)| calls_among(processes, locks));
+        let [_, first, all] = sizes.map(|(processes, locks)| processes + locks);
+        let (among_few, among_many) = (few - none, many - few);
+        assert!(among_few <= most * first, "{among_few} calls for {first} of {what}");
+        assert!(among_many <= most * (all - first), "{among_many} more for the next {what}");
+    }
 }

@@ -17,24 +17,64 @@ fn failing(program: Program, inject: &str, path: Option<&str>) -> Program {
     program.under(strace.into_iter().chain([inject.as_str()]).chain(path))
 }
 
+/// Interrupts every third call of the kinds that are made all the time, once the libraries are read, and
+/// the first and every second of those that are rare; `how`: with `-f` also those of its guard.
+fn interrupted(program: Program, how: &[&str]) -> Program {
+    let often = "read,write,ppoll,preadv2,pwritev2,sendmsg,recvmsg,sendto,recvfrom,wait4,waitid";
+    // Not every architecture has both of the last.
+    let rare = "connect,accept4,flock,?epoll_wait,epoll_pwait";
+    let often = format!("inject={often}:error=EINTR:when=8+3");
+    let rare = format!("inject={rare}:error=EINTR:when=1+2");
+    let strace = ["strace", "-DDD", "-o", "/dev/null", "-e", &often, "-e", &rare];
+    program.under(strace.into_iter().chain(how.iter().copied()))
+}
+
 #[test]
 fn interrupted_system_calls_are_made_again() {
     if missing("strace") {
         return;
     }
-    let calls = "read,write,poll,preadv2,pwritev2,sendmsg,recvmsg,sendto,recvfrom,wait4,waitid";
     let stage = Stage::new();
-    let inject = format!("{calls}:error=EINTR:when=8+3");
-    let mut piped = failing(stage.attach(), &inject, None).attached_to_pipes();
+    let attach = interrupted(stage.attach(), &[]);
+    let mut piped = attach.attached_to_pipes();
     stage.carries(&mut piped, 200_000);
     assert_eq!(piped.wait(), 0);
     stage.nothing_is_left();
 
-    let session = failing(stage.attach(), &inject, None).attached_on(&stage.terminal);
+    let session = attach.attached_on(&stage.terminal);
     stage.talks("good morning");
     stage.talks("good evening");
-    stage.terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
+    is_taken_over(&stage, &session);
+}
+
+/// The guard is a copy of its session: it has its own count of calls.
+#[test]
+fn a_guard_whose_system_calls_are_interrupted_puts_everything_right() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let attach = interrupted(stage.attach(), &["-f"]);
+    let session = attach.attached_on(&stage.terminal);
+    stage.talks("hello");
+    is_taken_over(&stage, &session);
+
+    let session = attach.attached_on(&stage.terminal);
+    stage.talks("hello");
+    let guard = awaited_guard_of(&session);
+    session.signal(Signal::KILL);
+    assert_eq!(session.wait(), 137);
+    is_done(guard);
+    stage.is_as_before();
+}
+
+/// One whose calls are interrupted as well asks the session for the console, and has it.
+#[track_caller]
+fn is_taken_over(stage: &Stage, session: &Session) {
+    let next = interrupted(stage.attach().arg("--force"), &[]).output();
+    assert_eq!(next.status, 0, "{next:?}");
+    assert!(said(&next.stderr, "took"), "{next:?}");
+    assert_eq!(session.wait(), 4);
     stage.is_as_before();
 }
 

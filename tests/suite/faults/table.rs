@@ -9,13 +9,14 @@ struct Fault {
     /// What is lost where it cannot be otherwise.
     lost: &'static str,
     status: &'static str,
-    /// The test that makes the fault, and proves the rest of the line.
+    /// The test that makes the fault, and proves the line. Some read here what they may accept.
     test: &'static str,
 }
 
 /// One a line: the fault, what is lost where it cannot be otherwise, the status, the test.
 const FAULTS: &str = "\
-EINTR from every third call | nothing | 0 | faults::syscalls::interrupted_system_calls_are_made_again
+EINTR from every third or second call | nothing | 0, taken over 4 | faults::syscalls::interrupted_system_calls_are_made_again
+EINTR in the guard too, then SIGKILL | nothing | 137 | faults::syscalls::a_guard_whose_system_calls_are_interrupted_puts_everything_right
 EAGAIN from every second call | nothing | 0 | faults::syscalls::what_is_never_ready_at_the_first_time_is_moved_at_the_next
 short writes: a full console | nothing | 0 | pipes::a_slow_guest_slows_the_writer_down_and_loses_nothing
 short writes: a full pipe on stdout | nothing | 0 | pipes::a_slow_reader_slows_the_guest_down_and_loses_nothing
@@ -32,11 +33,11 @@ no /proc | nothing | 0 | faults::surroundings::without_proc_it_works_and_says_wh
 /proc with hidepid | nothing | 0 | holders::an_intruder_that_proc_hides_is_told_of_all_the_same
 no HOME, no XDG variables, no environment | nothing | 0 | faults::surroundings::without_any_environment_it_works
 no real /dev/tty | nothing | 0 | faults::surroundings::without_a_real_dev_tty_it_works
-RLIMIT_NOFILE of 4 to 32, on a terminal | nothing | 0, 1 | faults::surroundings::with_few_descriptors_it_works_or_says_so
+RLIMIT_NOFILE of 3 to 32, on a terminal | nothing | 0, 1; the loader 127 | faults::surroundings::with_few_descriptors_it_works_or_says_so
 RLIMIT_NOFILE of 6 to 19, on pipes | nothing | 0, 1 | guard::a_session_without_descriptors_to_spare_gives_its_locks_back
 RLIMIT_NPROC: no guard | nothing | 0 | faults::surroundings::where_no_process_can_be_started_it_works_without_a_guard
 no close_range: a kernel before 5.9 | nothing | 137 | faults::syscalls::on_a_kernel_without_close_range_a_guard_holds_no_more_and_puts_things_right
-RLIMIT_AS of 4 to 64 MB | nothing | 0, 1, 134 | faults::surroundings::with_little_memory_it_works_or_ends_well
+RLIMIT_AS of 4 to 64 MB | nothing | 0, 1, 134; the loader 126, 127, 137, 139; without a stack 139 | faults::surroundings::with_little_memory_it_works_or_ends_well
 RLIMIT_FSIZE | what was not written, and it says so | 1 | faults::surroundings::a_limit_to_files_is_a_failure_and_no_death
 SIGCHLD ignored or blocked | nothing | 0 | faults::surroundings::with_children_that_nobody_waits_for_it_works
 SIGHUP ignored | nothing | 0 | ways_out::a_signal_that_was_ignored_at_the_start_stays_ignored
@@ -55,9 +56,10 @@ the same before we attach | nothing | 6 | lock_traps::a_console_whose_number_was
 root hangs up root's console | what the kernel threw away | 5 | faults::lines::a_console_that_root_hangs_up_ends_roots_session_and_is_free
 root hangs up a user's console | as before; root clears the flag | 5 | faults::lines::a_users_console_that_root_hangs_up_keeps_a_flag_that_only_root_can_clear
 root hangs it up and takes it | what the kernel threw away | 5 | faults::lines::the_flag_of_who_took_the_console_by_a_hang_up_stays
-a clock that jumps, under a session | nothing | 4, others 3 | faults::clock::whatever_the_clock_says_a_session_refuses_others_and_is_taken_over_by_force
-a clock that jumps, under a killed session | nothing | 137 | faults::clock::whatever_the_clock_says_a_session_gives_its_locks_back
-a clock that jumped since a lock was left | nothing | 0, held 3 | faults::clock::whatever_the_clock_says_a_dead_lock_is_reclaimed_and_a_holders_is_not
+locks of tomorrow or 1970, of a session | nothing | 4, others 3 | faults::clock::of_whatever_date_its_locks_are_a_session_refuses_others_and_is_taken_over_by_force
+locks of tomorrow or 1970, of a killed session | nothing | 137 | faults::clock::of_whatever_date_its_locks_are_a_killed_session_gives_them_back
+locks of tomorrow or 1970, left or a holder's | nothing | 0, held 3 | faults::clock::of_whatever_date_it_is_a_dead_lock_is_reclaimed_and_a_holders_is_not
+other clocks than everybody's: a time namespace | nothing | 0, taken over 4, killed 137 | faults::clock::who_has_another_clock_is_a_session_like_any_other
 locks removed | nothing | 0 | lock_traps::a_lock_that_somebody_removes_is_made_again
 a lock overwritten | nothing | 0 | faults::behind_our_back::a_lock_that_somebody_overwrites_is_ours_again
 a lock overwritten by a living program | that lock, and it says so | 0 | faults::behind_our_back::a_lock_that_a_living_program_overwrites_is_theirs
@@ -67,6 +69,21 @@ a lock directory moved away | nothing | 0 | faults::behind_our_back::without_a_l
 a lock directory removed | nothing | 0 | faults::behind_our_back::a_lock_directory_that_is_removed_is_said_to_be_gone
 SIGKILL at any moment | what was in its buffers | 137 | guard::a_session_killed_at_any_moment_leaves_nothing_behind
 ";
+
+/// What the calling test may accept by its line of the table, of whom: `the loader`, or of vconsole
+/// itself, which has no name there.
+pub(super) fn statuses(whose: &str) -> Vec<i32> {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap();
+    let fault = faults().into_iter().find(|fault| fault.test == test).unwrap();
+    let of_each = fault.status.split("; ").map(|part| {
+        let numbers = part.find(|character: char| character.is_ascii_digit()).unwrap();
+        part.split_at(numbers)
+    });
+    let mut ours = of_each.filter(|(who, _)| who.trim_end() == whose).map(|(_, statuses)| statuses);
+    let statuses = ours.next().map(|statuses| statuses.split(", ")).into_iter().flatten();
+    statuses.map(|status| status.parse().unwrap()).collect()
+}
 
 /// The lines of the table.
 fn faults() -> Vec<Fault> {
