@@ -1,7 +1,8 @@
 //! One line of `/proc/PID/stat`.
 
 use std::fs::File;
-use std::io::Read as _;
+
+use rustix::io::retry_on_intr;
 
 /// What a process is doing, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +32,8 @@ impl Stat {
     pub(super) fn read(pid: i32) -> Option<Self> {
         // It has no size to ask for: in one go.
         let mut text = vec![0; 1024];
-        let count = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+        let count = retry_on_intr(|| rustix::io::read(&file, &mut text[..])).ok()?;
         Self::parse(text.get(..count)?)
     }
 
