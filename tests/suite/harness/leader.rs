@@ -159,6 +159,13 @@ impl Leader {
         *job.awaited.lock().unwrap() = Some(self.command("fg >/dev/null"));
     }
 
+    /// Waits until the shell has its terminal back from `job`, which is stopped.
+    #[track_caller]
+    pub(super) fn knows_of_the_stop(&self, job: &Job) {
+        let awaited = *job.awaited.lock().unwrap();
+        awaited.map(|command| self.back(command));
+    }
+
     /// How `job` ended, which it did.
     #[track_caller]
     pub(super) fn ended(&self, job: &Job, process: &Process) -> Ended {

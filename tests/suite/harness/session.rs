@@ -51,6 +51,16 @@ impl Session {
         ended.map_or_else(|| self.process.cpu_time(), |ended| ended.cpu)
     }
 
+    /// Waits until it is stopped, as SIGSTOP and SIGTSTP do it, and its shell has heard of that: one that
+    /// hears of a job's stop and its end at once may have forgotten how it ended when it is asked.
+    #[track_caller]
+    pub(crate) fn is_stopped(&self) {
+        self.process.is_stopped();
+        if let Parent::Leader(leader, job) = &self.parent {
+            leader.knows_of_the_stop(job);
+        }
+    }
+
     /// Brings a stopped job back to the foreground, as a shell's `fg` does.
     pub(crate) fn fg(&self) {
         match &self.parent {
