@@ -145,11 +145,13 @@ impl Desk {
         contains(self.notices().as_bytes(), b"connected to")
     }
 
-    /// The terminal is gone.
-    pub(crate) fn vanishes(&mut self) {
-        if let Seat::Terminal { terminal, .. } = &mut self.seat {
-            terminal.vanishes();
-        }
+    /// The terminal is gone. Gives what it has shown.
+    pub(crate) fn vanishes(&mut self) -> Vec<u8> {
+        let Seat::Terminal { terminal, .. } = &mut self.seat else { return Vec::new() };
+        let mut words = terminal.vanishes();
+        words.retain(|&byte| is_shown(byte));
+        self.seen.goes_on(&words);
+        words
     }
 
     /// What was shown until the session, which has ended, ended.

@@ -110,15 +110,20 @@ impl Stage {
         });
     }
 
-    /// The driver was killed, or its terminal has vanished: what it had read may be lost.
+    /// The driver was killed: what it had read may be lost.
     #[track_caller]
-    pub(crate) fn was_killed(&mut self, mut driver: Desk, vanished: bool) {
+    pub(crate) fn was_killed(&mut self, mut driver: Desk) {
         until_within(PATIENCE, "it ends", || driver.session().has_ended());
+        let words = driver.last_words();
+        driver.is_as_it_was();
+        self.has_no_terminal(driver, &words);
+    }
+
+    /// The driver has ended, since its terminal has vanished, which had shown this.
+    #[track_caller]
+    pub(crate) fn has_no_terminal(&mut self, driver: Desk, words: &[u8]) {
         self.typed.may_have_a_gap();
-        if !vanished {
-            self.shown.goes_on(&driver.last_words());
-            driver.is_as_it_was();
-        }
+        self.shown.goes_on(words);
         self.shown.may_have_a_gap();
         self.gone.push(driver);
     }

@@ -181,7 +181,7 @@ fn one_of_two_is_killed(stage: &mut Stage, dice: &mut Dice) {
         stage.newcomer_was_killed(old, new);
     } else {
         old.signal(Signal::KILL);
-        stage.was_killed(old, false);
+        stage.was_killed(old);
         new.connects();
         stage.drives(new);
     }
@@ -211,15 +211,15 @@ fn is_killed(stage: &mut Stage, dice: &mut Dice) {
         driver.signal(Signal::STOP);
     }
     driver.signal(Signal::KILL);
-    stage.was_killed(driver, false);
+    stage.was_killed(driver);
 }
 
 fn terminal_vanishes(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
     let mut driver = stage.driver.take().unwrap();
-    driver.vanishes();
+    let words = driver.vanishes();
     assert_eq!(driver.session().wait(), 129);
-    stage.was_killed(driver, true);
+    stage.has_no_terminal(driver, &words);
 }
 
 fn stops_and_goes_on(stage: &mut Stage, dice: &mut Dice) {

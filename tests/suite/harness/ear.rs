@@ -153,6 +153,21 @@ impl Ear {
         std::mem::take(&mut self.shared.lock().bytes)
     }
 
+    /// Listens no more, and gives what was heard to the last.
+    pub(super) fn ends(mut self) -> Vec<u8> {
+        self.close();
+        self.forget()
+    }
+
+    fn close(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_all();
+        self.shared.wake();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+
     /// Stops reading: whoever writes gets stuck.
     pub(crate) fn pause(&self) {
         self.shared.lock().paused = true;
@@ -193,12 +208,7 @@ impl Ear {
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.changed.notify_all();
-        self.shared.wake();
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
+        self.close();
     }
 }
 

@@ -120,9 +120,10 @@ impl Terminal {
         tcflow(self.open(), Action::OOn).unwrap();
     }
 
-    /// Its window is closed, its connection is cut: the master is gone.
-    pub(crate) fn vanishes(&mut self) {
-        self.pty = None;
+    /// Its window is closed, its connection is cut: the master is gone. Gives what was shown to the last,
+    /// since [`Terminal::clear`].
+    pub(crate) fn vanishes(&mut self) -> Vec<u8> {
+        self.pty.take().map(|pty| pty.ear.ends()).unwrap_or_default()
     }
 
     /// The path of its slave.
