@@ -14,10 +14,13 @@ mod table;
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::guard::{awaited_guard_of, is_done};
 use crate::harness::{
-    Client, Guest, Locks, Piped, Program, Settings, Terminal, Vconsole, contains, set_mode, until,
+    Client, Guest, Locks, Piped, Program, Session, Settings, Terminal, Vconsole, contains,
+    set_mode, until,
 };
 use crate::pipes::noise;
 
@@ -68,6 +71,16 @@ impl Stage {
         self.guest.hears(what);
         self.guest.say(format!("{what} to you"));
         self.terminal.shows(format!("{what} to you"));
+    }
+
+    /// Killed, it leaves what it had to its guard, which puts everything right.
+    #[track_caller]
+    fn is_put_right_when_killed(&self, session: &Session) {
+        let guard = awaited_guard_of(session);
+        session.signal(Signal::KILL);
+        assert_eq!(session.wait(), 137);
+        is_done(guard);
+        self.is_as_before();
     }
 
     /// The terminal is as before, and nothing is left but the console, which is free.

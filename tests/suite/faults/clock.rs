@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 
 use super::{Stage, said};
-use crate::guard::{awaited_guard_of, is_done};
 use crate::harness::{Bystander, Program, missing, not_root, skip};
 use crate::locks::{NOBODY, path_name};
 
@@ -111,11 +110,7 @@ fn who_has_another_clock_is_a_session_like_any_other() {
     }
     let session = apart(&[]).attached_on(&stage.terminal);
     stage.talks("hello");
-    let guard = awaited_guard_of(&session);
-    session.signal(Signal::KILL);
-    assert_eq!(session.wait(), 137);
-    is_done(guard);
-    stage.is_as_before();
+    stage.is_put_right_when_killed(&session);
 
     // A lock of somebody who is gone.
     stage.locks.write(&path_name(&stage.guest), NOBODY);

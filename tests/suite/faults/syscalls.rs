@@ -3,9 +3,7 @@
 //! Not from the first call on: the dynamic loader reads its libraries without a thought of failure.
 
 use super::{Stage, said};
-use rustix::process::Signal;
-
-use crate::guard::{awaited_guard_of, is_done, what_it_guards};
+use crate::guard::{awaited_guard_of, what_it_guards};
 use crate::harness::{Program, Session, missing, until};
 
 /// Has system calls fail as `inject` says; those on `path` alone, if there is one.
@@ -61,11 +59,7 @@ fn a_guard_whose_system_calls_are_interrupted_puts_everything_right() {
 
     let session = attach.attached_on(&stage.terminal);
     stage.talks("hello");
-    let guard = awaited_guard_of(&session);
-    session.signal(Signal::KILL);
-    assert_eq!(session.wait(), 137);
-    is_done(guard);
-    stage.is_as_before();
+    stage.is_put_right_when_killed(&session);
 }
 
 /// One whose calls are interrupted as well asks the session for the console, and has it.
@@ -211,10 +205,7 @@ fn on_a_kernel_without_close_range_a_guard_holds_no_more_and_puts_things_right()
     let old = strace.into_iter().chain(["-e", "inject=close_range:error=ENOSYS"]);
     let session = stage.attach().under(old).attached_on(&stage.terminal);
     assert_eq!(what_its_guard_holds(&stage, &session), usual);
-    let guard = awaited_guard_of(&session);
-    session.signal(Signal::KILL);
-    is_done(guard);
-    stage.is_as_before();
+    stage.is_put_right_when_killed(&session);
 }
 
 /// In order: what has a path of the stage by that path's place, all else by its kind.
