@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags, makedev, openat, statat, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags, makedev, openat, readlinkat, statat,
+    statx,
 };
 
 use rustix::io::Errno;
@@ -47,16 +48,26 @@ impl Descriptors {
             let Some(number) = descriptor(entry.file_name()) else { continue };
             let (kind, device) = match look(&self.0, entry.file_name()) {
                 Ok(found) => found,
-                Err(error) => {
-                    all &= !matches!(error, Errno::ACCESS | Errno::PERM);
+                Err(Errno::ACCESS | Errno::PERM) => {
+                    all = false;
+                    if self.is_hidden(entry.file_name()) {
+                        break;
+                    }
                     continue;
                 }
+                Err(_) => continue, // It was closed meanwhile.
             };
             if kind == FileType::CharacterDevice {
                 show(number, device);
             }
         }
         all
+    }
+
+    /// Whether the process hides what it has open, and not a security module this one file: the name
+    /// of a file is kept from whoever may not look at the process, and then so are all of them.
+    fn is_hidden(&self, name: &CStr) -> bool {
+        matches!(readlinkat(&self.0, name, Vec::new()), Err(Errno::ACCESS | Errno::PERM))
     }
 }
 

@@ -71,6 +71,34 @@ fn who_may_list_but_not_look_takes_nobody_for_absent() {
 }
 
 #[test]
+fn who_hides_one_thing_hides_all_and_is_asked_once() {
+    if not_root() || missing("setpriv") || missing("strace") || missing("bash") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let script =
+        "for i in {10..209}; do eval \"exec $i</dev/null\"; done; echo open; exec sleep 1000";
+    let theirs = Program::new("bash").args(["-c", script]).as_user(SOMEBODY, SOMEBODY).piped();
+    theirs.stdout().hears("open");
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let output = Program::new("strace")
+        .args(["-e", "trace=openat,statx,newfstatat,readlinkat,close", "-o"])
+        .arg(trace.path())
+        .args(["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"])
+        .arg(env!("CARGO_BIN_EXE_vconsole"))
+        .args(["attach", "--linger", "0"])
+        .arg(&guest)
+        .locks(&locks)
+        .output();
+    assert!(output.stderr().contains("/proc hides from you"), "{output:?}");
+    let trace = fs::read_to_string(trace.path()).unwrap();
+    let directory = format!("\"/proc/{}/fd\"", theirs.pid());
+    let lines = trace.lines().skip_while(|line| !line.contains(&directory));
+    let calls = lines.take_while(|line| !line.starts_with("close(")).count();
+    assert!((3..10).contains(&calls), "{calls} calls for who hides all:\n{trace}");
+}
+
+#[test]
 fn a_port_that_a_session_has_by_another_node_is_taken_over_from_it_or_not_at_all() {
     if not_root() {
         return;
