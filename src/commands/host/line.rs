@@ -83,7 +83,7 @@ enum Client {
     Absent,
     /// Somebody reads.
     Attached,
-    /// Nobody any more, but what was typed last is still to be read.
+    /// Nobody any more, but what was typed last may still be to be read.
     Left,
 }
 
@@ -154,11 +154,11 @@ impl OfferedLine {
         }
     }
 
-    /// Notes what was found on the master.
+    /// Notes what was found on the master. That nothing is unread is known by reading alone: input is
+    /// not always asked for.
     pub(super) fn found(&mut self, events: PollFlags) {
         if events.contains(PollFlags::HUP) {
-            let unread = events.contains(PollFlags::IN);
-            self.client = if unread { Client::Left } else { Client::Absent };
+            self.client = Client::Left;
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the command prints, and who gets it.
 
-use rustix::io::read;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{read, write};
 
 use super::{Hosted, Notes, noise};
 use crate::harness::Client;
@@ -101,6 +103,31 @@ fn what_is_typed_by_one_who_leaves_at_once_arrives() {
     std::fs::write(&hosted.console, "abcde").unwrap();
     notes.wait_for("typed");
     assert_eq!(notes.read("typed"), b"abcde");
+}
+
+#[test]
+fn what_is_typed_to_a_busy_command_arrives_though_its_typist_has_left() {
+    let notes = Notes::new();
+    let (ready, count, typed) = (notes.path("ready"), notes.path("count"), notes.path("typed"));
+    let hosted = Hosted::script(&format!(
+        "stty raw -echo; : >{ready}; while [ ! -s {count} ]; do sleep 0.05; done; \
+         head -c $(cat {count}) >{typed}.part; mv {typed}.part {typed}; cat"
+    ));
+    notes.wait_for("ready");
+    let (bytes, mut sent) = (noise(1_000_000), 0);
+    let client = Client::asleep(&hosted.console);
+    fcntl_setfl(client.line(), OFlags::RDWR | OFlags::NONBLOCK).unwrap();
+    // All that there is room for, in host and on both lines.
+    let half_a_second = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+    while poll(&mut [PollFd::new(client.line(), PollFlags::OUT)], Some(&half_a_second)).unwrap() > 0
+    {
+        sent += write(client.line(), &bytes[sent..sent + 1000]).unwrap_or_default();
+    }
+    assert!(sent > 64 * 1024, "{sent}");
+    drop(client);
+    std::fs::write(&count, sent.to_string()).unwrap();
+    notes.wait_for("typed");
+    assert!(notes.read("typed") == bytes[..sent]);
 }
 
 #[test]
