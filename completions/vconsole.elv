@@ -52,7 +52,6 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand --watch 'Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a terminal in place, else one table, or one line of JSON, after the other'
             cand --lock-dir 'The lock directory, or `auto`: the system''s (/var/lock, else /run/lock). A directory named lockdev in it is used as well'
             cand --json 'Print one JSON document; vconsole-status(1) describes it'
-            cand 'Print nothing but the paths of the consoles found: for the shells'' completions'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'
         }

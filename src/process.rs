@@ -4,6 +4,7 @@ mod census;
 mod grip;
 mod jobs;
 mod master;
+mod open;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod properties;
 mod stat;
@@ -13,7 +14,6 @@ mod walk;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,6 @@ use nix::unistd::{Pid, Uid, User};
 
 use crate::console::Device;
 use crate::printable::Printable;
-use master::{Master, is_ptmx};
 use stat::{Stat, State};
 use walk::{Descriptors, every_pid};
 
@@ -180,6 +179,12 @@ impl Process {
         matches!(Self::find(self.pid), Presence::Alive(now) if now.is(self))
     }
 
+    /// Whether `other` started it, and lives.
+    #[must_use]
+    pub fn is_child_of(&self, other: &Self) -> bool {
+        self.parent == other.pid
+    }
+
     /// Whether we started it.
     #[must_use]
     pub fn is_child_of_ours(&self) -> bool {
@@ -203,62 +208,6 @@ impl Process {
     #[must_use]
     pub fn is_controlled_by(&self, device: Device) -> bool {
         self.terminal != 0 && self.terminal == packed(device)
-    }
-
-    /// Whether it has `device` open as one of the descriptors `wanted`; nothing is said where `/proc`
-    /// hides its descriptors from us.
-    fn has_open_as(&self, device: Device, wanted: impl Fn(i32) -> bool) -> Option<bool> {
-        if !*PROC_IS_OURS {
-            return None;
-        }
-        let mut found = false;
-        let all = Descriptors::of(self.pid)
-            .ok()?
-            .each_device(|number, its| found |= its == device && wanted(number));
-        (found || all).then_some(found)
-    }
-
-    /// Whether it is at the other end of the PTY slave `device`: it has the master open. Many who
-    /// offer a PTY keep its slave open as well, so that it never hangs up; that makes them no client.
-    #[must_use]
-    pub fn has_master_of(&self, device: Device) -> bool {
-        let mut found = false;
-        if let Ok(descriptors) = Descriptors::of(self.pid) {
-            descriptors.each_device(|number, its| {
-                let master = is_ptmx(its).then(|| Master::read(self.pid, number, its)).flatten();
-                // Where its devpts instance cannot be seen, the number has to do.
-                found |= master.is_some_and(|master| master.is_of(device).unwrap_or(true));
-            });
-        }
-        found
-    }
-
-    /// Whether it has `device` open; nothing is said where `/proc` hides its descriptors from us.
-    #[must_use]
-    pub fn has_open(&self, device: Device) -> Option<bool> {
-        self.has_open_as(device, |_| true)
-    }
-
-    /// Whether it has `device` as standard input, output or error.
-    #[must_use]
-    pub fn has_as_standard(&self, device: Device) -> bool {
-        self.has_open_as(device, |number| number <= 2) == Some(true)
-    }
-
-    /// The character devices that it has open, with the path under which it opened each.
-    #[must_use]
-    pub fn open_devices(&self) -> Vec<(PathBuf, Device)> {
-        if !*PROC_IS_OURS {
-            return Vec::new();
-        }
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten();
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                let device = Device::of(&fs::metadata(entry.path()).ok()?)?;
-                Some((fs::read_link(entry.path()).ok()?, device))
-            })
-            .collect()
     }
 
     /// The process `pid`, if `/proc` shows it.

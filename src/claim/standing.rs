@@ -163,7 +163,7 @@ impl Holders {
         let masters = census.masters(device).processes;
         let offers = |pid| masters.iter().any(|master| master.pid == pid);
         for process in census.openers(device) {
-            if !process.is_guard() && !offers(process.pid) {
+            if !is_seen_by_its_session(process, device, census) && !offers(process.pid) {
                 self.add(process, Way::Open);
             }
         }
@@ -176,7 +176,8 @@ impl Holders {
         for &pid in named {
             let Some((process, _)) = census.find(pid) else { continue };
             // Where it hides what it has open, nothing speaks against it.
-            if census.has_open(&process, device) != Some(false) && !process.is_guard() {
+            let has_it = census.has_open(&process, device) != Some(false);
+            if has_it && !is_seen_by_its_session(&process, device, census) {
                 self.add(&process, Way::Flock);
                 found = true;
             }
@@ -203,4 +204,11 @@ impl Holders {
         }
         list
     }
+}
+
+/// Whether this is the guard of a session: the session is the holder. A name makes no guard: it runs the
+/// file that we run, or one who has the console open started it, as a guard of another version.
+fn is_seen_by_its_session(process: &Process, device: Device, census: &Census) -> bool {
+    let has_a_session = || census.openers(device).any(|other| process.is_child_of(other));
+    process.is_guard() && (process.is_one_of_us() || has_a_session())
 }

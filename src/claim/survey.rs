@@ -60,11 +60,16 @@ type Listed = Vec<HashSet<OsString>>;
 
 impl Survey {
     /// Opens the lock directories, or says which one cannot be opened, and reads what processes have
-    /// open. A directory that does not exist holds no lock.
+    /// open. The system's directory holds no lock where it does not exist; one that was named has to be
+    /// there, or a slip of the finger would make every lock unseen.
     pub fn take(place: &LockPlace) -> Result<Self, Unreadable> {
         let directories = match Directory::open_all(place) {
             Ok(directories) => directories,
-            Err((_, error)) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err((_, error))
+                if *place == LockPlace::Auto && error.kind() == io::ErrorKind::NotFound =>
+            {
+                Vec::new()
+            }
             Err(failed) => return Err(failed),
         };
         Ok(Self { directories, census: Census::take(), flocks: Flocks::read() })

@@ -14,6 +14,7 @@ use crate::cli;
 use crate::console::Target;
 use crate::exit_status::ExitStatus;
 use crate::printable::Printable;
+use crate::relay::Notices;
 use report::Report;
 use table::Look;
 
@@ -32,11 +33,16 @@ pub fn run(options: &cli::Status) -> anyhow::Result<ExitStatus> {
         table::of(&report, &Look::of_stdout())
     };
     let ended = super::print(&text)?;
-    report.complaints().for_each(|complaint| eprintln!("vconsole: {complaint}"));
+    let mut notices = Notices::new(false);
     if !options.json && report.is_empty() && io::stderr().is_terminal() {
-        eprintln!("vconsole: no consoles found; `vconsole host` makes one to try");
+        notices.answer("no consoles found; `vconsole host` makes one to try");
     }
-    Ok(ended.unwrap_or_else(|| report.exit_status(!options.consoles.is_empty())))
+    let status = report.exit_status(!options.consoles.is_empty());
+    for missing in report.into_missing() {
+        super::explain(&missing.into(), &mut notices);
+    }
+    notices.flush(super::PATIENCE);
+    Ok(ended.unwrap_or(status))
 }
 
 /// Looks at the consoles that were named, or at all.

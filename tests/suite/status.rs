@@ -129,17 +129,6 @@ fn what_others_wrote_cannot_drive_the_terminal() {
 }
 
 #[test]
-fn a_directory_that_does_not_exist_holds_no_lock_and_a_file_is_an_error() {
-    let guest = Guest::new();
-    let nowhere = Vconsole::status().args(["--lock-dir", "/nowhere/at/all"]).arg(&guest).output();
-    assert_eq!(nowhere.status, 0, "{nowhere:?}");
-    assert!(nowhere.stdout().contains("free"), "{nowhere:?}");
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let output = Vconsole::status().arg("--lock-dir").arg(file.path()).output();
-    assert_eq!(output.status, 1, "{output:?}");
-}
-
-#[test]
 fn a_reader_that_left_is_status_141_and_a_full_disk_is_1() {
     let locks = Locks::new();
     locks.write("LCK..ttyUSB7", NOBODY);
@@ -150,6 +139,28 @@ fn a_reader_that_left_is_status_141_and_a_full_disk_is_1() {
     let terminal = Terminal::new();
     let full = Vconsole::status().locks(&locks).stdout_to("/dev/full").on(&terminal);
     assert_eq!(full.wait(), 1);
+}
+
+#[test]
+fn what_is_missing_is_said_with_the_reason_and_what_to_do_or_by_the_status_alone() {
+    let locks = Locks::new();
+    let missing = Vconsole::status().locks(&locks).arg("/dev/nope");
+    let output = missing.output();
+    assert_eq!(output.status, 6);
+    assert!(output.stderr().contains("/dev/nope: No such file"), "{output:?}");
+    assert!(output.stderr().contains("hint: `virsh ttyconsole"), "{output:?}");
+    assert_eq!(missing.redirected("2> /dev/full").output().status, 6);
+}
+
+#[test]
+fn a_lock_directory_that_was_named_and_is_none_is_an_error() {
+    let locks = Locks::new();
+    locks.write("file", "");
+    for no_directory in ["typo", "file"].map(|name| locks.path().join(name)) {
+        let output = Vconsole::status().arg("--lock-dir").arg(&no_directory).output();
+        assert_eq!(output.status, 1, "{output:?}");
+        assert!(output.stderr().contains(no_directory.to_str().unwrap()), "{output:?}");
+    }
 }
 
 #[test]

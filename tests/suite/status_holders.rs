@@ -76,6 +76,20 @@ fn who_has_it_open_without_any_lock_is_a_holder() {
 }
 
 #[test]
+fn a_name_makes_no_guard() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let directory = tempfile::tempdir().unwrap();
+    let sleep = directory.path().join("vconsole-guard");
+    assert!(Command::new("cp").arg("/bin/sleep").arg(&sleep).status().unwrap().success());
+    let line = File::options().read(true).write(true).open(guest.path()).unwrap();
+    let sleep = Running(Command::new(&sleep).arg("1000").stdin(line).spawn().unwrap());
+    until("it runs", || json(&locks, &[path(&guest)])["consoles"][0]["state"] == "held");
+    let document = json(&locks, &[path(&guest)]);
+    let holder = &document["consoles"][0]["holders"][0];
+    assert_eq!((&holder["pid"], &holder["program"]), (&sleep.pid(), &json!("vconsole-guard")));
+}
+
+#[test]
 fn who_is_at_the_other_end_is_no_holder_though_it_has_the_console_open() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let _open = Client::asleep(guest.path());

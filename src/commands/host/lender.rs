@@ -22,7 +22,7 @@ impl Lender {
         let clients = Openers::of(device).processes;
         let mut lenders = clients.iter().filter_map(|client| {
             let pidfd = pidfd_open(Pid::from_raw(client.pid)?, PidfdFlags::empty()).ok()?;
-            let number = descriptor_of(client.pid, device)?;
+            let number = client.descriptor_of(device)?;
             Some(Self { pidfd, number, device })
         });
         lenders.find(|lender| lender.lend().is_some())
@@ -36,13 +36,4 @@ impl Lender {
         let same = Device::of(&found.metadata().ok()?) == Some(self.device);
         same.then(|| found.into())
     }
-}
-
-/// The number of a descriptor that a process has of `device`.
-fn descriptor_of(pid: i32, device: Device) -> Option<RawFd> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    entries.flatten().find_map(|entry| {
-        let found = Device::of(&fs::metadata(entry.path()).ok()?)?;
-        if found == device { entry.file_name().to_str()?.parse().ok() } else { None }
-    })
 }

@@ -222,8 +222,8 @@ impl Report {
     }
 
     /// Why what was named is no console.
-    pub(super) fn complaints(&self) -> impl Iterator<Item = &NotAConsole> {
-        self.missing.iter()
+    pub(super) fn into_missing(self) -> Vec<NotAConsole> {
+        self.missing
     }
 
     /// That of the gravest console that was named. Without names it is no question, and no answer.

@@ -38,9 +38,12 @@ const COLUMNS: usize = 9;
 const HEADS: [&str; COLUMNS] =
     ["CONSOLE", "STATE", "PID", "PROGRAM", "USER", "TTY", "SINCE", "BY", "OTHER END"];
 
-/// The columns that give way on a narrow terminal, the least important first, and the width to which
-/// each can be cut before others have to give way. Then they go, in the same order.
-const GIVE_WAY: [(usize, usize); 7] = [(7, 12), (5, 5), (8, 14), (6, 19), (4, 5), (3, 8), (2, 3)];
+/// The columns that are cut on a narrow terminal, the first ones first, and the width that each keeps.
+const CUT: [(usize, usize); 9] =
+    [(0, 32), (7, 12), (5, 5), (8, 12), (6, 19), (4, 5), (3, 8), (2, 7), (0, 20)];
+
+/// The columns that go where cutting is not enough, the least important first.
+const GO: [usize; 7] = [7, 5, 8, 6, 4, 3, 2];
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -61,7 +64,8 @@ pub(super) fn of(report: &Report, look: &Look) -> String {
         text += &align(&rows, look);
     }
     if let Some(unseen) = report.unseen.as_ref().filter(|_| !rows.is_empty()) {
-        text += &["(", unseen, ")\n"].concat();
+        let line = format!("({unseen})");
+        text += &(look.width.map_or(line.clone(), |width| cut(&line, width)) + "\n");
     }
     text
 }
@@ -166,20 +170,25 @@ fn align(rows: &[Row], look: &Look) -> String {
     text
 }
 
-/// Makes the columns fit into `room`: cuts those that can be cut, then does without. Width 0 is a
-/// column that is not there.
+/// Makes the columns fit into `room`: cuts those that can be cut, and does without as few as need be.
+/// Width 0 is a column that is not there.
 fn fit(widths: &mut [usize; COLUMNS], room: usize) {
     let total = |widths: &[usize; COLUMNS]| {
         let there = widths.iter().filter(|width| **width > 0);
         there.map(|width| width + GAP).sum::<usize>().saturating_sub(GAP)
     };
-    for (column, least) in GIVE_WAY {
-        let excess = total(widths).saturating_sub(room);
-        widths[column] = widths[column].saturating_sub(excess).max(least.min(widths[column]));
-    }
-    for (column, _) in GIVE_WAY {
-        if total(widths) > room {
-            widths[column] = 0;
+    let mut natural = *widths;
+    for gone in std::iter::once(None).chain(GO.map(Some)) {
+        if let Some(column) = gone {
+            natural[column] = 0;
+        }
+        *widths = natural;
+        for (column, least) in CUT {
+            let excess = total(widths).saturating_sub(room);
+            widths[column] = widths[column].saturating_sub(excess).max(least.min(widths[column]));
+        }
+        if total(widths) <= room {
+            break;
         }
     }
 }
@@ -191,7 +200,9 @@ fn line<'a>(
 ) -> String {
     let mut text = String::new();
     for (column, &width) in widths.iter().enumerate().filter(|(_, width)| **width > 0) {
-        let content = cut(cell(column), width);
+        // Of a path the end tells more.
+        let content =
+            if column == 0 { cut_front(cell(column), width) } else { cut(cell(column), width) };
         let blanks = width.saturating_sub(content.width()) + GAP;
         match state.filter(|_| column == 1) {
             Some(state) => text += &["\x1b[", colour(state), "m", &content, "\x1b[0m"].concat(),
@@ -218,16 +229,25 @@ fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    let mut kept = String::new();
-    let mut used = 1;
-    for character in text.chars() {
-        used += character.width().unwrap_or(0);
-        if used > width {
-            break;
-        }
-        kept.push(character);
+    fitting(text.chars(), width).chain(['…']).collect()
+}
+
+/// The same, but the end of it.
+fn cut_front(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
     }
-    kept + "…"
+    let end: Vec<char> = fitting(text.chars().rev(), width).collect();
+    std::iter::once('…').chain(end.into_iter().rev()).collect()
+}
+
+/// The first of `text` that fit into `width`, with one column to spare.
+fn fitting(text: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
+    let mut used = 1;
+    text.take_while(move |character| {
+        used += character.width().unwrap_or(0);
+        used <= width
+    })
 }
 
 #[cfg(test)]
@@ -241,6 +261,9 @@ mod tests {
         assert_eq!(cut("机器甲乙", 6), "机器…");
         assert_eq!(cut("机器甲乙", 5), "机器…");
         assert_eq!(cut("minicom", 1), "…");
+        assert_eq!(cut_front("/dev/ttyUSB0", 8), "…ttyUSB0");
+        assert_eq!(cut_front("机器甲乙", 5), "…甲乙");
+        assert_eq!(cut_front("minicom", 7), "minicom");
     }
 
     #[test]
@@ -253,6 +276,23 @@ mod tests {
             let total = there.map(|width| width + GAP).sum::<usize>() - GAP;
             assert!(total <= room.max(19), "{room}: {widths:?}");
             assert_eq!(widths[..2], natural[..2], "a console and its state are always told");
+            assert!([0, 7].contains(&widths[2]), "half a number tells nothing: {widths:?}");
         }
+    }
+
+    #[test]
+    fn one_long_name_takes_no_column_from_the_others() {
+        let mut widths = [210, 7, 7, 8, 4, 6, 19, 26, 20];
+        fit(&mut widths, 132);
+        assert!(widths.iter().all(|width| *width > 0), "{widths:?}");
+        assert_eq!(widths[0], 32);
+    }
+
+    #[test]
+    fn the_room_of_a_column_that_goes_is_for_the_others() {
+        let mut widths = [10, 7, 7, 8, 4, 6, 19, 26, 60];
+        fit(&mut widths, 80);
+        let there = widths.iter().filter(|width| **width > 0);
+        assert!(there.map(|width| width + GAP).sum::<usize>() - GAP > 70, "{widths:?}");
     }
 }

@@ -14,6 +14,9 @@ const COMMANDS: [&str; 2] = ["attach", "status"];
 /// The option by which consoles are asked for: not for people.
 const HIDDEN: &str = "names";
 
+/// What its help says.
+const HIDDEN_HELP: &str = "for the shells";
+
 /// Every file of `completions/`, and what has to be in it.
 pub(crate) fn all() -> Vec<(PathBuf, Vec<u8>)> {
     let files = [
@@ -31,10 +34,16 @@ fn generated(shell: Shell) -> String {
     let script = String::from_utf8(script).unwrap();
     // It does not know of hidden options: bash has all in one line, the others each in its own.
     assert!(script.contains(HIDDEN), "clap_complete knows now what is hidden");
-    let script = script.replace(&format!(" --{HIDDEN}"), "");
     let (flag, fish_flag) = (format!("--{HIDDEN}"), format!("-l {HIDDEN} "));
-    let shown = |line: &&str| !line.contains(&flag) && !line.contains(&fish_flag);
-    script.lines().filter(shown).map(|line| line.to_owned() + "\n").collect()
+    let own_line = |line: &&str| {
+        line.contains(&fish_flag)
+            || line.contains(&format!("{flag}["))
+            || line.contains(&format!("cand {flag} "))
+    };
+    let script = script.lines().filter(|line| !own_line(line)).map(|line| line.to_owned() + "\n");
+    let script = script.collect::<String>().replace(&format!(" {flag}"), "");
+    assert!(!script.contains(HIDDEN_HELP), "{script}");
+    script
 }
 
 /// `text` with `from` replaced, which must be in it: what `clap_complete` writes may change.
