@@ -26,7 +26,7 @@ use stat::{Stat, State};
 use walk::{Descriptors, every_pid};
 
 pub use census::{Census, MasterHolders};
-pub use jobs::{foreground_of, groups_above_us};
+pub use jobs::Jobs;
 
 /// A living process.
 #[derive(Clone, Debug)]

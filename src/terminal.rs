@@ -20,6 +20,8 @@ use rustix::termios::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::process::Jobs;
+
 /// The raw settings as we left them on the terminal, and what was there before; `None` while it is not
 /// raw. It belongs to the process, as the terminal does: the panic hook has no value to look at.
 static RAW: Mutex<Option<(Modes, Modes)>> = Mutex::new(None);
@@ -252,10 +254,12 @@ fn forget_what_was_raw() -> io::Result<()> {
 /// Puts the terminal back as it was, if it is raw by our doing.
 ///
 /// Where we are in the background somebody else uses the terminal, usually a shell, which may have set
-/// it for its line editor: then only settings that are still exactly ours are undone. A terminal that
-/// is gone has nothing to restore, so errors say nothing new here.
+/// it for its line editor: then only settings that are still exactly ours are undone, and not where they
+/// are another job's as well. A terminal that is gone has nothing to restore, so errors say nothing new
+/// here.
 fn restore() {
-    let ours = is_raw() && (in_foreground() || is_still_raw());
+    let still_ours = || is_still_raw() && !Jobs::ours().gave_way();
+    let ours = is_raw() && (in_foreground() || still_ours());
     *raw_settings() = None;
     if ours {
         let _ = undo_raw();

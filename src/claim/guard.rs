@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Deed;
 use crate::console::{Console, Device, Target};
+use crate::process::Jobs;
 use crate::terminal::{Modes, Witness};
 use crate::{sys, wire};
-use charge::Jobs;
 
 pub(crate) use charge::{Charge, See, Verdicts};
 

@@ -166,7 +166,7 @@ fn stay_on(
     signals: &mut Signals,
 ) -> Role {
     let heir = (heir.process.pid, heir.process.uid.unwrap_or_default());
-    let view = follow(options, target, heir, seen, signals).map_err(anyhow::Error::new);
+    let view = follow(options, target, heir, seen, notices, signals).map_err(anyhow::Error::new);
     let next = view.and_then(|view| match view {
         Some(view) => Ok(Role::Watch(Box::new(view))),
         // It has passed on from there.

@@ -2,6 +2,11 @@
 
 use std::iter;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, getpgrp, getsid};
+use serde::{Deserialize, Serialize};
+
 use super::Process;
 use super::stat::Stat;
 
@@ -13,18 +18,37 @@ impl Process {
     }
 }
 
-/// The process group in the foreground of the terminal of the session that `leader` leads (less than 1
-/// where it has none); nothing where the leader is gone or hidden.
-#[must_use]
-pub fn foreground_of(leader: i32) -> Option<i32> {
-    Some(Stat::read(leader)?.foreground)
+/// A process's place among the jobs on its terminal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Its process group, and those of the shells that it was started from, which wait for it.
+    groups: Vec<i32>,
+    /// The leader of its session in the sense of `setsid(2)`.
+    leader: i32,
 }
 
-/// The process groups of those who started us, and of those who started them: the shells that wait for
-/// us are among them.
-#[must_use]
-pub fn groups_above_us() -> Vec<i32> {
-    above_us().skip(1).map(|process| process.group).collect()
+impl Jobs {
+    /// Ours.
+    #[must_use]
+    pub fn ours() -> Self {
+        let mut groups: Vec<i32> = above_us().skip(1).map(|process| process.group).collect();
+        groups.push(getpgrp().as_raw());
+        // 0 where it is in no namespace of ours, or we are of the machine's first session. (rustix has
+        // no value for that, and panics.)
+        let leader = getsid(None).map_or(0, Pid::as_raw);
+        Self { groups, leader }
+    }
+
+    /// Whether another job is in the foreground of the terminal by now, such as another vconsole, whose
+    /// raw settings are the same as ours: then they are not ours to undo.
+    #[must_use]
+    pub fn gave_way(&self) -> bool {
+        let Some(front) = Stat::read(self.leader).map(|leader| leader.foreground) else {
+            return false;
+        };
+        let front_lives = || kill(Pid::from_raw(-front), None) != Err(Errno::ESRCH);
+        front > 0 && !self.groups.contains(&front) && front_lives()
+    }
 }
 
 /// We, and those who started us, upwards.

@@ -1,6 +1,6 @@
-//! Bytes on their way, in a ring of fixed size.
+//! Bytes on their way, in a ring.
 
-/// A queue of bytes that never grows. It gives out its room and its content as slices, so that system
+/// A queue of bytes that grows only where it is told to. It gives out its room and its content as slices, so that system
 /// calls read into it and write out of it without a copy.
 #[derive(Debug)]
 pub(super) struct Buffer {

@@ -1,6 +1,8 @@
 //! What is asked of the relay itself: by the escape key, and by signals.
 
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::termios::{Winsize, tcgetwinsize, tcsendbreak};
@@ -15,6 +17,9 @@ use crate::printable::Printable;
 use crate::sys;
 use crate::terminal::{self, RawMode};
 
+/// How long what was typed may take to leave a port before a break: a line at 9600 Bd does.
+const TO_BE_SENT: Duration = Duration::from_millis(100);
+
 impl Relay<'_> {
     /// Does what the key after the escape key says.
     pub(super) fn obey(&mut self, command: Command) -> Step {
@@ -23,7 +28,7 @@ impl Relay<'_> {
             Command::Detach => return Err(Stop::Ended(Ending::Detached)),
             Command::Help => self.notices.answer(format_args!(
                 "{key} and then\n  . or q  detach\n  ?       this help\n  s       how things stand\n  \
-                 b       send a break\n  f       take the wheel, from who drives\n  {key}      send {key} itself"
+                 b       send a break\n  f       take the wheel, from whoever drives\n  {key}      send {key} itself"
             )),
             Command::Status => self.tell_state(),
             Command::Break => self.send_break()?,
@@ -188,7 +193,19 @@ fn send_break(console: &Console) -> Result<(), NoBreak> {
         Kind::Pty => Err(NoBreak::Pty),
         // The kernel first waits until all is sent, for ever if flow control holds it (TCSBRK in
         // ioctl_tty(2)).
-        Kind::Serial if sys::unsent_output(console)? > 0 => Err(NoBreak::Stuck),
+        Kind::Serial if !is_sent(console)? => Err(NoBreak::Stuck),
         Kind::Serial => Ok(tcsendbreak(console).map_err(io::Error::from)?),
     }
+}
+
+/// Whether all output has left the port. What was typed just before has a moment to.
+fn is_sent(console: &Console) -> io::Result<bool> {
+    let until = Instant::now() + TO_BE_SENT;
+    while sys::unsent_output(console)? > 0 {
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        thread::sleep(TO_BE_SENT / 20);
+    }
+    Ok(true)
 }

@@ -131,10 +131,11 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Takes up what the driver before us did not deliver.
+    /// Takes up what the driver before us did not deliver. However much it is, there is room for what is
+    /// typed here: the escape key among it.
     pub(super) fn take_up(mut self, left: &Undelivered) -> Self {
-        if left.typed.len() > self.typed.room() {
-            self.typed = Buffer::new(left.typed.len());
+        if !left.typed.is_empty() {
+            self.typed = Buffer::new(left.typed.len() + BUFFER);
         }
         if left.printed.len() > self.printed.room() {
             self.printed = Buffer::new(left.printed.len());
@@ -149,9 +150,12 @@ impl<'a> Relay<'a> {
         self.pass_window_size();
         let _unstopped = self.raw.map(|_| terminal::Unstopped::new());
         test_point::reached("relay");
+        // Who waited for something else before may have looked at the signals, and left one for us.
+        let mut done = self.obey_signals();
         let stop = loop {
-            if let Err(stop) = self.turn() {
-                break stop;
+            match done {
+                Ok(()) => done = self.turn(),
+                Err(stop) => break stop,
             }
         };
         self.wind_up(&stop);
@@ -319,7 +323,9 @@ impl<'a> Relay<'a> {
         if passed(self.linger.limit_at()) {
             return Err(Stop::Ended(Ending::TimeLimit));
         }
-        if passed(self.quiet_until()) {
+        // Time also passes while we are stopped, or hand the console over in vain: what came meanwhile is
+        // still unread.
+        if passed(self.quiet_until()) && !is_readable(self.line.as_fd()) {
             return Err(Stop::Ended(Ending::InputEnded));
         }
         if passed(self.read_ahead_at()) {

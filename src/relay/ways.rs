@@ -79,6 +79,8 @@ impl Relay<'_> {
                 let gone = !self.is_somebody_elses();
                 return if gone { self.end_input().map(|()| false) } else { Ok(false) };
             }
+            // Who is at the other end of a socket left without reading all that we said.
+            Err(error) if self.is_peer_gone(&error) => return self.end_input().map(|()| false),
             Err(error) => return Err(Error::Stdin(error).into()),
         }
         if self.hung_up {
@@ -89,6 +91,10 @@ impl Relay<'_> {
 
     fn is_terminal_gone(&self, error: &io::Error) -> bool {
         self.input.kind() == Kind::Terminal && Errno::from_io_error(error) == Some(Errno::IO)
+    }
+
+    fn is_peer_gone(&self, error: &io::Error) -> bool {
+        self.input.kind() == Kind::Stream && Errno::from_io_error(error) == Some(Errno::CONNRESET)
     }
 
     /// Whether the terminal was not ours to read: we were stopped just before, and continued in the

@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, fstat, memfd_create};
+use rustix::fs::{
+    AtFlags, FileType, MemfdFlags, OFlags, StatxFlags, fcntl_get_seals, fcntl_getfl, fcntl_setfl,
+    fstat, memfd_create, statx,
+};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
@@ -132,6 +135,9 @@ pub enum Declined {
     /// What it says cannot be understood.
     #[error("it does not answer as a session does")]
     Garbled,
+    /// It gave it, and we have no room for another descriptor: that is no fault of its own.
+    #[error("we cannot take it")]
+    NoRoom(#[source] io::Error),
     /// It said no, and why: safe to show.
     #[error("{0}")]
     Refused(String),
@@ -172,6 +178,10 @@ pub fn ask(
         }
         match wire::receive(&line) {
             Ok(Some((Answer::Console { typed, printed, tape }, descriptors))) => {
+                // What there was no room for does not come (SCM_RIGHTS in unix(7)).
+                if let Err(error) = rustix::io::fcntl_dupfd_cloexec(&line, 0) {
+                    return Err(Declined::NoRoom(error.into()));
+                }
                 return Gift::open(line, descriptors, [typed, printed], tape)
                     .map_err(|_| Declined::Garbled);
             }
@@ -196,7 +206,7 @@ impl Declined {
             Self::Nobody(_) | Self::Silent | Self::Ended | Self::Unsupported(_) | Self::Garbled => {
                 true
             }
-            Self::Refused(_) | Self::GivenUp => false,
+            Self::NoRoom(_) | Self::Refused(_) | Self::GivenUp => false,
         }
     }
 }
@@ -211,15 +221,16 @@ impl Gift {
         let wrong = || io::Error::other("it sent something else than a console");
         let [console, file] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| wrong())?;
         let flags = fcntl_getfl(&console)?;
-        if flags & OFlags::RWMODE != OFlags::RDWR {
+        if flags & OFlags::RWMODE != OFlags::RDWR || !is_device(&console)? {
             return Err(wrong());
         }
         // Whoever opened it, we never wait for it.
         fcntl_setfl(&console, flags | OFlags::NONBLOCK)?;
-        // Whatever it is, reading it must not wait.
-        let regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
+        // Whatever it is, reading it must not wait, and asking it neither: a filesystem can be a program
+        // of theirs (FUSE). Only files in memory have seals (fcntl(2)), and the kernel knows of them.
+        fcntl_get_seals(&file)?;
         let length = typed.checked_add(printed).filter(|length| *length <= MOST_UNDELIVERED);
-        let (true, Some(length)) = (regular, length) else { return Err(wrong()) };
+        let Some(length) = length else { return Err(wrong()) };
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| wrong())?];
         let file = File::from(file);
         file.read_exact_at(&mut bytes, 0)?;
@@ -235,6 +246,17 @@ impl Gift {
     pub fn into_parts(self) -> (OwnedFd, Receipt, Vec<u8>, Vec<u8>) {
         (self.console, Receipt(self.line), self.typed, self.printed)
     }
+}
+
+/// Whether it is a character device, as the kernel knows it without asking its filesystem.
+fn is_device(file: &OwnedFd) -> io::Result<bool> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let mode = match statx(file, c"", flags, StatxFlags::TYPE) {
+        // A kernel before 4.11.
+        Err(Errno::NOSYS) => fstat(file)?.st_mode,
+        other => other?.stx_mode.into(),
+    };
+    Ok(FileType::from_raw_mode(mode) == FileType::CharacterDevice)
 }
 
 /// The tape in a file, from `start` on. It is none of a session's needs: where it is too long, its last
@@ -307,14 +329,33 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_tape_that_no_console_can_have_printed_is_left_alone() {
+    fn given(descriptors: Vec<OwnedFd>, tape: Option<Place>) -> io::Result<Gift> {
         let flags = SocketFlags::CLOEXEC;
         let (line, _) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        let file = || memfd_create("tape", MemfdFlags::CLOEXEC).unwrap();
+        Gift::open(line, descriptors, [0, 0], tape)
+    }
+
+    fn opened(path: &str) -> OwnedFd {
+        File::options().read(true).write(true).open(path).unwrap().into()
+    }
+
+    fn in_memory() -> OwnedFd {
+        memfd_create("file", MemfdFlags::CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn a_tape_that_no_console_can_have_printed_is_left_alone() {
         let tape = Some(Place { reel: 1, at: u64::MAX });
-        let gift = Gift::open(line, vec![file(), file()], [0, 0], tape).unwrap();
+        let gift = given(vec![opened("/dev/null"), in_memory()], tape).unwrap();
         assert!(gift.tape.is_none());
+    }
+
+    #[test]
+    fn what_could_make_us_wait_for_a_filesystem_is_not_taken() {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        given(vec![opened("/dev/null"), opened(manifest)], None).unwrap_err();
+        given(vec![opened(manifest), in_memory()], None).unwrap_err();
+        given(vec![opened("/dev/null")], None).unwrap_err();
     }
 }

@@ -108,8 +108,8 @@ pub fn gift(bytes: &[u8]) {
     let whole = typed.checked_add(printed).is_some_and(|it| it <= content.len() as u64);
     let at = if size & 2 == 0 { number(16) } else { u64::MAX - number(16) };
     let tape = (size & 1 == 1).then_some(Place { reel: 7, at });
-    // A console is open both ways.
-    let sound = two && whole && file % 6 == 0 && matches!(console % 6, 0 | 2);
+    // A console is a device, and open both ways.
+    let sound = two && whole && file % 6 == 0 && console % 6 == 2;
     match Gift::open(line, descriptors, [typed, printed], tape) {
         Ok(mut gift) => {
             if let Some(mut tape) = gift.tape.take() {

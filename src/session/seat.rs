@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use rustix::pipe::fcntl_getpipe_size;
 
 use super::handover::{Declined, PATIENCE};
 use super::place::{self, Who};
@@ -109,8 +110,9 @@ impl Seat {
 /// Whether it is the read end of a pipe: anything else could make us wait in it. Where we share it with
 /// who sent it, it can be made to wait again: reading asks not to in each call.
 fn is_to_be_read(feed: &OwnedFd) -> bool {
-    let is_pipe =
-        fstat(feed).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    // The kernel itself knows what is a pipe. A file's own filesystem, asked, can be a program that does
+    // not answer.
+    let is_pipe = fcntl_getpipe_size(feed).is_ok();
     let Ok(flags) = fcntl_getfl(feed) else { return false };
     is_pipe
         && flags & OFlags::ACCMODE == OFlags::RDONLY

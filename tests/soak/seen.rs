@@ -160,7 +160,9 @@ impl Told {
             self.missed += number(rest).expect("a number of bytes");
         } else if line.contains("ended without a word") {
             (self.role, self.deaths) = (Role::None, self.deaths + 1);
-        } else if line.contains("is gone: what it read may be missing") {
+        } else if line.contains("is gone: what it read may be missing")
+            || line.contains("what was printed in between may be missing")
+        {
             self.deaths += 1;
         } else if line.contains(" left /") || line.contains("was taken over by") {
             self.role = Role::None;

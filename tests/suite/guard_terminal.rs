@@ -3,8 +3,30 @@
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guard::{awaited_guard, is_done, kill};
-use super::harness::{Guest, Locks, Program, Terminal, missing, not_root, rounds};
+use super::harness::{
+    Guest, Locks, Program, Session, Terminal, Vconsole, is_alive, missing, not_root, rounds, until,
+};
 use super::locks::path_name;
+
+fn interactive_bash(terminal: &Terminal) -> Session {
+    let bash = Program::new("bash").args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ");
+    let bash = bash.env("HOME", "/nonexistent").on(terminal);
+    terminal.shows("prompt> ");
+    bash
+}
+
+/// Types the command into the shell on `terminal`, and gives the session's process number.
+fn attached_by_a_shell(terminal: &Terminal, guest: &Guest, locks: &Locks) -> i32 {
+    terminal.types(format!(
+        "{} attach --lock-dir {} {}\n",
+        env!("CARGO_BIN_EXE_vconsole"),
+        locks.path().display(),
+        guest.path().display()
+    ));
+    terminal.shows(format!("connected to {}", guest.path().display()));
+    let lock = String::from_utf8(locks.read(&path_name(guest)).unwrap()).unwrap();
+    lock.trim().parse().unwrap()
+}
 
 #[test]
 fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
@@ -13,27 +35,14 @@ fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
     }
     let (first, second, locks) = (Guest::new(), Guest::new(), Locks::new());
     let terminal = Terminal::new();
-    let bash = Program::new("bash").args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ");
-    let bash = bash.env("HOME", "/nonexistent").on(&terminal);
-    let attach = |guest: &Guest| {
-        terminal.types(format!(
-            "{} attach --lock-dir {} {}\n",
-            env!("CARGO_BIN_EXE_vconsole"),
-            locks.path().display(),
-            guest.path().display()
-        ));
-        terminal.shows(format!("connected to {}", guest.path().display()));
-        let lock = String::from_utf8(locks.read(&path_name(guest)).unwrap()).unwrap();
-        lock.trim().parse::<i32>().unwrap()
-    };
-    terminal.shows("prompt> ");
-    let stopped = attach(&first);
+    let bash = interactive_bash(&terminal);
+    let stopped = attached_by_a_shell(&terminal, &first, &locks);
     let guard = awaited_guard(stopped);
     let pidfd = pidfd_open(Pid::from_raw(stopped).unwrap(), PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&pidfd, Signal::STOP).unwrap();
     terminal.shows("Stopped");
     terminal.clear();
-    attach(&second);
+    attached_by_a_shell(&terminal, &second, &locks);
     terminal.becomes_raw();
     kill(stopped);
     is_done(guard);
@@ -44,6 +53,36 @@ fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
     terminal.shows("detached");
     terminal.types("exit\r");
     bash.wait();
+    locks.become_empty();
+}
+
+#[test]
+fn a_session_leaves_a_terminal_alone_that_another_session_uses_by_now() {
+    if missing("bash") {
+        return;
+    }
+    let (first, second, locks) = (Guest::new(), Guest::new(), Locks::new());
+    let terminal = Terminal::new();
+    let bash = interactive_bash(&terminal);
+    let stopped = attached_by_a_shell(&terminal, &first, &locks);
+    let pidfd = pidfd_open(Pid::from_raw(stopped).unwrap(), PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(&pidfd, Signal::STOP).unwrap();
+    terminal.shows("Stopped");
+    terminal.clear();
+    attached_by_a_shell(&terminal, &second, &locks);
+    terminal.becomes_raw();
+    // It is continued, and hands over, in the background.
+    let forced = Vconsole::attach(&first).locks(&locks).arg("--force").attached_to_pipes();
+    until("it has handed over", || !is_alive(stopped));
+    assert!(terminal.is_raw());
+    terminal.types("still raw");
+    second.hears("still raw");
+    terminal.types("\x1d.");
+    terminal.shows("detached");
+    terminal.types("exit\r");
+    bash.wait();
+    forced.signal(Signal::TERM);
+    assert_eq!(forced.wait(), 143);
     locks.become_empty();
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Guest, Locks, Vconsole};
+use rustix::process::Signal;
+
+use crate::harness::{Guest, Locks, Vconsole, in_time, lies_between};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -11,62 +13,87 @@ static PASTE: [u8; 50_000] = [b'x'; 50_000];
 
 #[test]
 fn an_answer_that_takes_its_time_arrives() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let mut piped = Vconsole::attach(&guest).locks(&locks).piped();
-    piped.types("help\r");
-    piped.closes_stdin();
-    guest.hears_exactly("help\r");
-    // Less than the 3 s for the first byte, then less than the 1 s of quiet.
-    std::thread::sleep(SECOND * 2);
-    guest.say("usage: ");
-    std::thread::sleep(SECOND / 2);
-    guest.say("help\r\n");
-    let said = Instant::now();
-    let output = piped.output();
-    let stayed = said.elapsed();
-    assert_eq!((output.status, output.stdout()), (0, "usage: help\r\n".into()));
-    assert!(stayed > SECOND * 9 / 10 && stayed < SECOND * 2, "it stayed for {stayed:?}");
-    locks.assert_empty();
+    in_time(|| {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let mut piped = Vconsole::attach(&guest).locks(&locks).piped();
+        piped.types("help\r");
+        piped.closes_stdin();
+        guest.hears_exactly("help\r");
+        // Less than the 3 s for the first byte, then less than the 1 s of quiet.
+        std::thread::sleep(SECOND * 2);
+        guest.say("usage: ");
+        std::thread::sleep(SECOND / 2);
+        guest.say("help\r\n");
+        let said = Instant::now();
+        let output = piped.output();
+        let stayed = said.elapsed();
+        assert_eq!((output.status, output.stdout()), (0, "usage: help\r\n".into()));
+        lies_between(SECOND * 9 / 10, SECOND * 2, stayed);
+        locks.assert_empty();
+    });
 }
 
 #[test]
 fn a_guest_that_does_not_answer_is_left_after_three_seconds() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let start = Instant::now();
-    let output = Vconsole::attach(&guest).locks(&locks).output();
-    let stayed = start.elapsed();
-    assert_eq!((output.status, output.stdout()), (0, String::new()));
-    assert!(stayed > SECOND * 3 && stayed < SECOND * 4, "it stayed for {stayed:?}");
-    locks.assert_empty();
+    in_time(|| {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let start = Instant::now();
+        let output = Vconsole::attach(&guest).locks(&locks).output();
+        let stayed = start.elapsed();
+        assert_eq!((output.status, output.stdout()), (0, String::new()));
+        lies_between(SECOND * 3, SECOND * 4, stayed);
+        locks.assert_empty();
+    });
 }
 
 #[test]
 fn linger_counts_from_the_last_byte() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let attach = Vconsole::attach(&guest).args(["--linger", "500ms"]).locks(&locks);
-    let mut piped = attach.attached_to_pipes();
-    piped.closes_stdin();
-    for _ in 0..8 {
-        std::thread::sleep(SECOND / 10);
-        guest.say(".");
-    }
-    let said = Instant::now();
-    let output = piped.output();
-    let stayed = said.elapsed();
-    assert_eq!((output.status, output.stdout()), (0, "........".into()));
-    assert!(stayed > SECOND * 4 / 10 && stayed < SECOND * 3 / 2, "it stayed for {stayed:?}");
+    in_time(|| {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let attach = Vconsole::attach(&guest).args(["--linger", "500ms"]).locks(&locks);
+        let mut piped = attach.attached_to_pipes();
+        piped.closes_stdin();
+        for _ in 0..8 {
+            std::thread::sleep(SECOND / 10);
+            guest.say(".");
+        }
+        let said = Instant::now();
+        let output = piped.output();
+        let stayed = said.elapsed();
+        assert_eq!((output.status, output.stdout()), (0, "........".into()));
+        lies_between(SECOND * 4 / 10, SECOND * 3 / 2, stayed);
+    });
 }
 
 #[test]
 fn a_short_linger_leaves_a_silent_guest_soon() {
+    in_time(|| {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let mut piped =
+            Vconsole::attach(&guest).args(["--linger", "200ms"]).locks(&locks).attached_to_pipes();
+        let start = Instant::now();
+        piped.closes_stdin();
+        assert_eq!(piped.wait(), 0);
+        let stayed = start.elapsed();
+        lies_between(SECOND / 5, SECOND, stayed);
+    });
+}
+
+#[test]
+fn an_answer_that_came_while_it_was_stopped_is_shown() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let mut piped =
-        Vconsole::attach(&guest).args(["--linger", "200ms"]).locks(&locks).attached_to_pipes();
-    let start = Instant::now();
+    let attach = Vconsole::attach(&guest).args(["--linger", "2s"]).locks(&locks);
+    let mut piped = attach.attached_to_pipes();
     piped.closes_stdin();
-    assert_eq!(piped.wait(), 0);
-    let stayed = start.elapsed();
-    assert!(stayed > SECOND / 5 && stayed < SECOND, "it stayed for {stayed:?}");
+    std::thread::sleep(SECOND / 5);
+    piped.signal(Signal::STOP);
+    piped.is_stopped();
+    guest.say("late");
+    // Longer than it lingers.
+    std::thread::sleep(SECOND * 5 / 2);
+    piped.signal(Signal::CONT);
+    let output = piped.output();
+    assert_eq!((output.status, output.stdout()), (0, "late".into()));
 }
 
 #[test]
@@ -105,22 +132,24 @@ fn lingering_for_ever_ends_with_the_guest_and_costs_nothing() {
 
 #[test]
 fn a_time_limit_ends_what_would_not_end() {
-    for reader_is_stuck in [false, true] {
-        let (guest, locks) = (Guest::new(), Locks::new());
-        let limit = ["--linger", "forever", "--linger-max", "500ms"];
-        let mut piped = Vconsole::attach(&guest).args(limit).locks(&locks).attached_to_pipes();
-        let flood = guest.floods();
-        flood.pours(10_000);
-        if reader_is_stuck {
-            piped.stdout().pause();
+    in_time(|| {
+        for reader_is_stuck in [false, true] {
+            let (guest, locks) = (Guest::new(), Locks::new());
+            let limit = ["--linger", "forever", "--linger-max", "500ms"];
+            let mut piped = Vconsole::attach(&guest).args(limit).locks(&locks).attached_to_pipes();
+            let flood = guest.floods();
+            flood.pours(10_000);
+            if reader_is_stuck {
+                piped.stdout().pause();
+            }
+            let start = Instant::now();
+            piped.closes_stdin();
+            assert_eq!(piped.wait(), 124);
+            let stayed = start.elapsed();
+            lies_between(SECOND / 2, SECOND * 2, stayed);
+            locks.assert_empty();
         }
-        let start = Instant::now();
-        piped.closes_stdin();
-        assert_eq!(piped.wait(), 124);
-        let stayed = start.elapsed();
-        assert!(stayed > SECOND / 2 && stayed < SECOND * 2, "it stayed for {stayed:?}");
-        locks.assert_empty();
-    }
+    });
 }
 
 #[test]

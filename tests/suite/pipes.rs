@@ -192,6 +192,21 @@ fn a_socket_whose_other_end_is_closed_ends_the_session() {
 }
 
 #[test]
+fn a_socket_whose_other_end_leaves_without_reading_ends_the_session() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let mut piped = Vconsole::attach(&guest).locks(&locks).on_a_socket();
+    piped.stderr().hears("connected to");
+    piped.stdout().pause();
+    guest.say("never read");
+    until("it is there to be read", || piped.unread() > 0);
+    piped.breaks_stdout();
+    piped.closes_stdin();
+    assert_eq!(piped.wait(), 141);
+    assert!(!String::from_utf8_lossy(&piped.stderr().so_far()).contains("cannot read"));
+    locks.assert_empty();
+}
+
+#[test]
 fn nothing_to_read_and_nowhere_to_write() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let attach = attach(&guest, &locks);

@@ -275,3 +275,24 @@ fn a_program_that_not_everybody_may_read_is_taken_over_by_its_own_user() {
     guest.say("hello");
     new.stdout().hears("hello");
 }
+
+#[test]
+fn an_heir_of_however_much_is_typed_obeys_the_escape_key() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    guest.stops_reading();
+    let mut old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
+    desk.types(vec![b'x'; 900_000]);
+    let mut all = 900_000;
+    let desks = [(); 5].map(|()| Terminal::new());
+    for desk in &desks {
+        let new = forced(&guest, &locks).attached_on(desk);
+        assert_eq!(old.wait(), 4);
+        desk.types(vec![b'x'; 60_000]);
+        all += 60_000;
+        desk.types("\x1d?");
+        desk.shows("this help");
+        old = new;
+    }
+    guest.reads_on();
+    guest.hears_exactly(vec![b'x'; all]);
+}

@@ -5,46 +5,15 @@ use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::kill;
-use nix::unistd::{Pid, getpgrp, getsid};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 use rustix::termios::ioctl_tiocnxcl;
-use serde::{Deserialize, Serialize};
 
 use super::Message;
 use crate::claim::ledger::Ledger;
 use crate::console::{Device, line};
-use crate::process::{foreground_of, groups_above_us};
+use crate::process::Jobs;
 use crate::terminal::{self, Modes};
-
-/// The session's place among the jobs on its terminal.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Jobs {
-    /// Its process group, and those of the shells that it was started from.
-    groups: Vec<i32>,
-    /// The leader of its session in the sense of `setsid(2)`.
-    leader: i32,
-}
-
-impl Jobs {
-    pub(super) fn ours() -> Self {
-        let mut groups = groups_above_us();
-        groups.push(getpgrp().as_raw());
-        // 0 where it is in no namespace of ours, or we are of the machine's first session. (rustix has
-        // no value for that, and panics.)
-        let leader = getsid(None).map_or(0, Pid::as_raw);
-        Self { groups, leader }
-    }
-
-    /// Whether another job is in the foreground of the terminal by now, such as another vconsole, whose
-    /// raw settings are the same as ours: then they are not ours to undo.
-    fn gave_way(&self) -> bool {
-        let Some(front) = foreground_of(self.leader) else { return false };
-        let front_lives = || kill(Pid::from_raw(-front), None) != Err(nix::errno::Errno::ESRCH);
-        front > 0 && !self.groups.contains(&front) && front_lives()
-    }
-}
 
 /// What a guard knows, and what it puts right.
 #[derive(Debug)]

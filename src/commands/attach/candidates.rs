@@ -42,6 +42,8 @@ pub(super) struct Candidates {
 pub(super) struct Candidate {
     pub(super) line: OwnedFd,
     pub(super) visitor: Visitor,
+    /// Only if we do not type.
+    pub(super) polite: bool,
 }
 
 impl Candidates {
@@ -115,7 +117,7 @@ mod tests {
     fn somebody(candidates: &mut Candidates) -> UnixStream {
         let (theirs, ours) = UnixStream::pair().unwrap();
         let visitor = Visitor::at(Peer::of(&ours).unwrap(), About::default()).unwrap();
-        candidates.admit(Candidate { line: ours.into(), visitor });
+        candidates.admit(Candidate { line: ours.into(), visitor, polite: false });
         theirs
     }
 

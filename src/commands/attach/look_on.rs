@@ -11,7 +11,7 @@ use super::view::View;
 use crate::claim::guard::Guard;
 use crate::claim::{Refusal, Request};
 use crate::cli;
-use crate::console::Target;
+use crate::console::{NotAConsole, Target};
 use crate::exit_status::ExitStatus;
 use crate::process::{Presence, Process};
 use crate::relay::{Notices, Signals};
@@ -128,6 +128,7 @@ pub(super) fn follow(
     target: &Target,
     (pid, uid): (i32, u32),
     from: Option<Place>,
+    notices: &mut Notices,
     signals: &mut Signals,
 ) -> Result<Option<View>, Refusal> {
     let start = Instant::now();
@@ -138,7 +139,15 @@ pub(super) fn follow(
             return Err(Refusal::GivenUp { console: target.to_string() });
         }
         match sit_down(options, target, &driver, from) {
-            Ok(view) => return Ok(Some(view)),
+            Ok(view) => {
+                // It may have lost the console meanwhile, and have it again.
+                if from.is_some_and(|from| from.reel != view.reel()) {
+                    notices.say(format_args!(
+                        "{driver} does not go on where we were: what was printed in between may be missing"
+                    ));
+                }
+                return Ok(Some(view));
+            }
             Err(Declined::Nobody(_) | Declined::Ended) => {
                 if start.elapsed() >= PATIENCE || !driver.is_alive() {
                     return Ok(None);
@@ -158,4 +167,14 @@ fn unwatched(target: &Target, holder: &Process, declined: &Declined) -> Refusal 
         holder: Box::new(holder.clone()),
         why: declined.to_string(),
     }
+}
+
+/// Whether the console that we watched is there no more. That it may not be opened by now, or somebody is
+/// logged in on it, is another thing.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    let why = match error.downcast_ref() {
+        Some(Refusal::NotAConsole(why)) => Some(why),
+        _ => error.downcast_ref(),
+    };
+    matches!(why, Some(NotAConsole::Missing { .. } | NotAConsole::Replaced { .. }))
 }

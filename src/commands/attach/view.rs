@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::termios::isatty;
 
 use super::gain::{Gained, MakesWay, claim_now, find_again};
-use super::look_on::{follow, look_on_after};
+use super::look_on::{follow, is_gone, look_on_after};
 use super::watch::GuardWatch;
 use super::{LAST_WORDS, Role, exit_status, last_words, record_end};
 use crate::audit::{self, Event};
@@ -21,7 +21,7 @@ use crate::claim::Refusal;
 use crate::claim::guard::Guard;
 use crate::cli;
 use crate::commands::{self, guard};
-use crate::console::{NotAConsole, Target};
+use crate::console::Target;
 use crate::printable::local_time;
 use crate::process::Process;
 use crate::relay::{
@@ -113,7 +113,7 @@ pub(super) fn watch(
         Seen::Alone(from, heir) => {
             drop(guard);
             let role = look_on_after(heir, options, target, Some(from), notices, signals);
-            if !role.as_ref().is_err_and(anyhow::Error::is::<NotAConsole>) {
+            if !role.as_ref().is_err_and(is_gone) {
                 return role;
             }
             Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
@@ -166,7 +166,7 @@ fn watch_one_after_another(
                 return Ok(Seen::Ended(Ending::HungUp, view.traffic));
             }
             Word::Ended { why: Leave::TakenOver { pid, uid }, at, .. } => {
-                let next = follow(options, target, (pid, uid), Some(at), signals)?;
+                let next = follow(options, target, (pid, uid), Some(at), notices, signals)?;
                 let Some(next) = next else { return Ok(Seen::Alone(at, Some(pid))) };
                 view = next;
             }

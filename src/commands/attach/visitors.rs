@@ -19,6 +19,9 @@ use crate::session::protocol::{Leave, Place as Seen};
 use crate::session::{Call, Door, Gallery, Seatings, Tape, Visitor};
 use crate::test_point;
 
+/// Why who does not use force gets nothing.
+const IT_DRIVES: &str = "it drives";
+
 /// A session's visitors. Without a socket nobody comes.
 #[derive(Debug)]
 pub(super) struct Visitors<'a> {
@@ -150,10 +153,10 @@ impl<'a> Visitors<'a> {
     fn receive(&mut self, call: Call, notices: &mut Notices) {
         match call {
             Call::Takeover { wire, polite: true, .. } if self.rules.typing.get() => {
-                refuse(&wire, "it drives");
+                refuse(&wire, IT_DRIVES);
             }
-            Call::Takeover { wire: line, visitor, .. } => {
-                self.candidates.admit(Candidate { line, visitor });
+            Call::Takeover { wire: line, visitor, polite } => {
+                self.candidates.admit(Candidate { line, visitor, polite });
             }
             Call::Watch { wire, visitor, from } => self.seat(wire, visitor, from, notices),
             Call::Stranger(peer) => {
@@ -272,9 +275,14 @@ impl Watcher for Visitors<'_> {
     }
 
     fn hand_over(&mut self, left: &Undelivered, notices: &mut Notices) -> bool {
-        let Some((Candidate { line, visitor }, patience)) = self.candidates.next() else {
+        let Some((Candidate { line, visitor, polite }, patience)) = self.candidates.next() else {
             return false;
         };
+        // It came when we only read; meanwhile our user has taken the wheel.
+        if polite && self.rules.typing.get() {
+            refuse(&line, IT_DRIVES);
+            return false;
+        }
         let start = Instant::now();
         match self.give(&line, patience, left) {
             Outcome::Taken => {

@@ -19,6 +19,7 @@ mod program;
 mod pty;
 mod session;
 mod terminal;
+mod time;
 
 use std::io::Write as _;
 use std::os::fd::AsFd;
@@ -37,9 +38,10 @@ pub(crate) use process::{Process, is_alive};
 pub(crate) use program::{Program, Vconsole};
 pub(crate) use session::{Output, Piped, Session};
 pub(crate) use terminal::{Settings, Terminal};
+pub(crate) use time::{in_time, lies_between, took_less_than};
 
 /// How long a test waits for what should come at once.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An ordinary user and their group, by number: `nobody`, who has no files and no processes.
 pub(crate) const SOMEBODY: u32 = 65534;

@@ -9,7 +9,7 @@ use super::running::{Outcome, Running};
 use super::{Attached, User, turn};
 
 /// How soon those who cannot be kept out are reported.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(5);
 
 /// `newcomers`, run as `user` one after the other, do not get the console that a vconsole of `holder`
 /// has, and do it no harm.

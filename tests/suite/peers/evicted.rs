@@ -42,7 +42,7 @@ fn is_evicted(holder: Peer, console: &dyn Console, owner: User, user: User) -> S
     let screen = held.terminal.screen_so_far();
     let named = before.iter().any(|it| screen.contains(&format!("evicted {}", it.named())));
     assert!(named, "{}: {before:?}; {screen}", holder.name());
-    assert!(took < Duration::from_secs(8), "{} took {took:?}: {screen}", holder.name());
+    assert!(took < Duration::from_secs(20), "{} took {took:?}: {screen}", holder.name());
     stays_alone(console, &held);
     held.relays(console);
     running.end();

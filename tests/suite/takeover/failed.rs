@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{drives, forced, is_as_new};
-use crate::harness::{Guest, Locks, Pause, Piped, Terminal, Vconsole, silence, until};
+use crate::harness::{
+    Guest, Locks, Pause, Piped, Terminal, Vconsole, in_time, missing, silence, took_less_than,
+    until,
+};
 use crate::locks::all_names;
 
 /// The driver goes on, with what it has not delivered, and can be taken over again.
@@ -94,19 +97,21 @@ fn a_newcomer_that_signs_just_when_the_old_driver_gives_up_waiting_does_not_driv
 
 #[test]
 fn a_signal_ends_a_newcomer_at_once_and_the_old_driver_goes_on() {
-    for signal in [Signal::INT, Signal::TERM] {
-        let (guest, locks) = (Guest::new(), Locks::new());
-        let pause = Pause::held_at("handing-over");
-        let old = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
-        let new = forced(&guest, &locks).piped();
-        pause.reached();
-        let start = Instant::now();
-        new.signal(signal);
-        assert_eq!(new.wait(), 128 + signal.as_raw());
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-        pause.is_over(&[&old]);
-        goes_on(&old, &guest, &locks);
-    }
+    in_time(|| {
+        for signal in [Signal::INT, Signal::TERM] {
+            let (guest, locks) = (Guest::new(), Locks::new());
+            let pause = Pause::held_at("handing-over");
+            let old = pause.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+            let new = forced(&guest, &locks).piped();
+            pause.reached();
+            let start = Instant::now();
+            new.signal(signal);
+            assert_eq!(new.wait(), 128 + signal.as_raw());
+            took_less_than(Duration::from_secs(1), start);
+            pause.is_over(&[&old]);
+            goes_on(&old, &guest, &locks);
+        }
+    });
 }
 
 #[test]
@@ -191,4 +196,29 @@ fn the_session_is_found_where_it_made_its_sockets() {
     assert_eq!(new.wait(), 4);
     newest.signal(Signal::TERM);
     assert_eq!(newest.wait(), 143);
+}
+
+#[test]
+fn a_newcomer_that_has_no_room_for_the_console_ends_nobody() {
+    if missing("prlimit") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let attach = || Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let (mut old, mut failed) = (attach(), 0);
+    for limit in 5..24 {
+        let new = forced(&guest, &locks).args(["--linger", "0"]);
+        let output = new.under(["prlimit", &format!("--nofile={limit}:{limit}")]).output();
+        if output.stderr().contains("took ") {
+            assert_eq!(old.wait(), 4, "{limit}: {output:?}");
+            old = attach();
+        } else {
+            failed += 1;
+            guest.say("mine");
+            old.stdout().hears("mine");
+            old.stdout().forget();
+            assert!(!old.has_ended(), "{limit}: {output:?}");
+        }
+    }
+    assert!(failed > 3, "{failed}");
 }

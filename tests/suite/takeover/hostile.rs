@@ -20,7 +20,10 @@ use rustix::process::{Pid, Signal};
 use super::{Runtime, drives, forced, is_as_new};
 use crate::audit::Log;
 use crate::guard::awaited_guard_of;
-use crate::harness::{Guest, Locks, Pause, Process, Vconsole, rounds, silence, until};
+use crate::harness::{
+    Guest, Locks, Pause, Process, Terminal, Vconsole, in_time, rounds, silence, took_less_than,
+    until,
+};
 
 /// Comes to a socket, and waits in the queue before it.
 pub(super) fn comes_to(door: &Path) -> Option<OwnedFd> {
@@ -121,36 +124,38 @@ fn hostile_peers_leak_no_descriptor_and_a_takeover_still_works() {
 
 #[test]
 fn who_asks_again_and_again_and_never_takes_the_console_is_soon_refused() {
-    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
-    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
-    let [door, _] = runtime.sockets_of(&session);
-    let lines: Vec<_> = (0..20)
-        .map(|_| {
-            let line = comes_to(&door).unwrap();
-            send(&line, TAKEOVER.as_bytes(), SendFlags::NOSIGNAL).unwrap();
-            line
-        })
-        .collect();
-    let start = Instant::now();
-    session.stderr().hears("did not take it");
-    let answers = lines.iter().map(|line| {
-        let mut answer = [0; 200];
-        let (count, _) = recv(line, &mut answer, RecvFlags::empty()).unwrap();
-        String::from_utf8(answer[..count].to_vec()).unwrap()
+    in_time(|| {
+        let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+        let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+        let [door, _] = runtime.sockets_of(&session);
+        let lines: Vec<_> = (0..20)
+            .map(|_| {
+                let line = comes_to(&door).unwrap();
+                send(&line, TAKEOVER.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+                line
+            })
+            .collect();
+        let start = Instant::now();
+        session.stderr().hears("did not take it");
+        let answers = lines.iter().map(|line| {
+            let mut answer = [0; 200];
+            let (count, _) = recv(line, &mut answer, RecvFlags::empty()).unwrap();
+            String::from_utf8(answer[..count].to_vec()).unwrap()
+        });
+        let answers: Vec<_> = answers.collect();
+        let so_often = |what| answers.iter().filter(|answer| answer.contains(what)).count();
+        // How many of them come before the first is given it is a matter of luck.
+        let (before, too_many) =
+            ("you asked before, and did not take it", "too many others ask for it");
+        assert_eq!(so_often("console"), 3, "{answers:?}");
+        assert!(so_often(before) > 0, "{answers:?}");
+        assert_eq!(so_often(before) + so_often(too_many), 17, "{answers:?}");
+        guest.say("hello");
+        session.stdout().hears("hello");
+        took_less_than(Duration::from_secs(5), start);
+        drop(lines);
+        drives(&session, &guest, &locks);
     });
-    let answers: Vec<_> = answers.collect();
-    let so_often = |what| answers.iter().filter(|answer| answer.contains(what)).count();
-    // How many of them come before the first is given it is a matter of luck.
-    let (before, too_many) =
-        ("you asked before, and did not take it", "too many others ask for it");
-    assert_eq!(so_often("console"), 3, "{answers:?}");
-    assert!(so_often(before) > 0, "{answers:?}");
-    assert_eq!(so_often(before) + so_often(too_many), 17, "{answers:?}");
-    guest.say("hello");
-    session.stdout().hears("hello");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    drop(lines);
-    drives(&session, &guest, &locks);
 }
 
 #[test]
@@ -265,4 +270,41 @@ fn hostile_peers_leave_the_driver_its_throughput() {
     let ratio = ratios[ratios.len() / 2];
     println!("the driver's throughput beside hostile peers: {ratio:.2} of what it is alone");
     assert!(ratio > 0.4, "{ratio}");
+}
+
+#[test]
+fn who_asked_politely_before_the_wheel_was_taken_gets_nothing() {
+    in_time(|| {
+        let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+        let desk = Terminal::new();
+        let attach = Vconsole::attach(&guest).arg("--read-only").locks(&locks);
+        let reader = runtime.of(attach).on(&desk);
+        desk.shows("nobody drives it");
+        let door = runtime.directory().join(reader.pid().to_string());
+        // Both are there when it looks: the first never takes it, and the second has to wait.
+        reader.signal(Signal::STOP);
+        reader.is_stopped();
+        let polite = TAKEOVER.replace(r#"{"takeover":{"#, r#"{"takeover":{"polite":true,"#);
+        let [first, second] = [(); 2].map(|()| {
+            let line = comes_to(&door).unwrap();
+            send(&line, polite.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+            line
+        });
+        reader.fg();
+        let answer = |line| {
+            let mut answer = [0; 200];
+            let (count, _) = recv(line, &mut answer, RecvFlags::empty()).unwrap();
+            String::from_utf8(answer[..count].to_vec()).unwrap()
+        };
+        let given = answer(&first);
+        assert!(given.contains("console"), "{given}");
+        let start = Instant::now();
+        desk.types("\x1df");
+        desk.shows("you drive now");
+        // By then the first has had its half a second, and the second waits as long.
+        took_less_than(Duration::from_millis(900), start);
+        let refused = answer(&second);
+        assert!(refused.contains("it drives"), "{refused}");
+        assert!(!reader.has_ended());
+    });
 }

@@ -7,7 +7,9 @@ use rustix::process::{Pid, Signal};
 use super::{drives, forced, is_as_new};
 use crate::audit::Log;
 use crate::guard::awaited_guard_of;
-use crate::harness::{Guest, Locks, Pause, Process, Program, Terminal, Vconsole, until};
+use crate::harness::{
+    Guest, Locks, Pause, Process, Program, Terminal, Vconsole, in_time, took_less_than, until,
+};
 
 /// A session that does nothing any more.
 fn hanging(guest: &Guest, locks: &Locks) -> Program {
@@ -16,28 +18,30 @@ fn hanging(guest: &Guest, locks: &Locks) -> Program {
 
 #[test]
 fn a_hung_session_is_ended_by_its_guard_which_hands_over() {
-    for guard_stopped in [false, true] {
-        let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-        let before = desk.settings();
-        let old = hanging(&guest, &locks).attached_on(&desk);
-        let guard = Process::find(Pid::from_raw(awaited_guard_of(&old)).unwrap()).unwrap();
-        if guard_stopped {
-            guard.signal(Signal::STOP);
-            guard.is_stopped();
+    in_time(|| {
+        for guard_stopped in [false, true] {
+            let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+            let before = desk.settings();
+            let old = hanging(&guest, &locks).attached_on(&desk);
+            let guard = Process::find(Pid::from_raw(awaited_guard_of(&old)).unwrap()).unwrap();
+            if guard_stopped {
+                guard.signal(Signal::STOP);
+                guard.is_stopped();
+            }
+            let start = Instant::now();
+            let new = forced(&guest, &locks).attached_to_pipes();
+            took_less_than(Duration::from_secs(4), start);
+            desk.shows("this session did not answer, and was ended");
+            until("the hung session has ended", || old.has_ended());
+            assert_eq!(desk.settings(), before);
+            drives(&new, &guest, &locks);
+            guest.say("hello");
+            new.stdout().hears("hello");
+            new.signal(Signal::TERM);
+            assert_eq!(new.wait(), 143);
+            is_as_new(&guest, &locks);
         }
-        let start = Instant::now();
-        let new = forced(&guest, &locks).attached_to_pipes();
-        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-        desk.shows("this session did not answer, and was ended");
-        until("the hung session has ended", || old.has_ended());
-        assert_eq!(desk.settings(), before);
-        drives(&new, &guest, &locks);
-        guest.say("hello");
-        new.stdout().hears("hello");
-        new.signal(Signal::TERM);
-        assert_eq!(new.wait(), 143);
-        is_as_new(&guest, &locks);
-    }
+    });
 }
 
 #[test]

@@ -116,6 +116,28 @@ fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may
 }
 
 #[test]
+fn who_was_stopped_while_its_heir_lost_the_console_and_got_it_again_is_told_so() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    viewer.signal(Signal::STOP);
+    viewer.is_stopped();
+    let force = || Vconsole::attach(&guest).arg("--force").locks(&locks);
+    let heir = force().arg("--stay").attached_to_pipes();
+    assert_eq!(driver.wait(), 4);
+    let next = force().attached_to_pipes();
+    heir.stderr().hears("watching");
+    guest.say("never seen");
+    heir.stdout().hears("never seen");
+    next.kill();
+    heir.stderr().hears("nobody drives it");
+    viewer.signal(Signal::CONT);
+    viewer.stderr().hears("does not go on where we were");
+    guest.say("seen");
+    viewer.stdout().hears_exactly("seen");
+}
+
+#[test]
 fn a_viewer_works_at_the_lowest_priority() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
