@@ -59,6 +59,28 @@ pub(super) fn of_flock(target: &Target) -> Openers {
     openers
 }
 
+/// The same, as far as the kernel's table and `openers` tell. The kernel goes on naming the first who took
+/// the lock after that one has passed it on and closed the console: then it is a session's that has it open.
+pub(super) fn of_flock_as_seen(target: &Target, openers: &Openers) -> Vec<Process> {
+    let (device, own) = (target.device(), Process::own_pid());
+    let flocks = Flocks::read();
+    let named = flocks.of(target);
+    let may_have_it = |&pid: &i32| match Process::find(pid) {
+        Presence::Alive(process) if process.has_open(device) != Some(false) => Some(process),
+        _ => None,
+    };
+    let others = named.iter().filter(|&&pid| pid > 0 && pid != own);
+    let by: Vec<Process> = others.filter_map(may_have_it).collect();
+    if named.is_empty() || !by.is_empty() {
+        return by;
+    }
+    let is_session = |process: &&Process| {
+        process.is_surely_vconsole() && !process.is_guard() && !process.has_master_of(device)
+    };
+    let sessions = openers.processes.iter().filter(is_session);
+    sessions.filter(|process| process.can_use(device) != Some(false)).cloned().collect()
+}
+
 /// Whether those who hold the console's `flock` are among `victims`, as far as can be seen.
 pub(super) fn flock_is_of(target: &Target, victims: &[i32]) -> bool {
     let device = target.device();

@@ -3,6 +3,7 @@
 mod feed;
 mod hostile;
 mod wheel;
+mod without_locks;
 
 use std::fmt::Write as _;
 use std::fs::File;
