@@ -111,21 +111,28 @@ fn keep_only(kept: &OwnedFd, null: &File) -> io::Result<()> {
     rustix::stdio::dup2_stderr(null)?;
     let kept = kept.as_raw_fd();
     let (below, above) = ((kept - 1).cast_unsigned(), (kept + 1).cast_unsigned());
-    // SAFETY: what owns these descriptors belongs to our original, the handlers of signals too. In its
-    // copy none of it is used or dropped (`copy`).
-    let closed = unsafe {
-        libc::close_range(3, below, 0) == 0 && libc::close_range(above, u32::MAX, 0) == 0
-    };
-    if !closed {
+    // A range with nothing in it is none to the kernel.
+    if !((kept == 3 || close_range(3, below)) && close_range(above, u32::MAX)) {
         // A kernel before 5.9 does not know the call.
         for number in
             numbers_in_use().into_iter().filter(|number| ![0, 1, 2, kept].contains(number))
         {
-            // SAFETY: as above. Most of them are open; one that is not is an error without consequences.
+            // SAFETY: as in `close_range`. Most of them are open; one that is not is an error without
+            // consequences.
             unsafe { libc::close(number) };
         }
     }
     Ok(())
+}
+
+/// For a copy: closes the descriptors from `first` to `last` (`close_range(2)`). Gives false where the
+/// kernel does not. Without the C library, which knows the call since glibc 2.34, and musl's does not.
+fn close_range(first: u32, last: u32) -> bool {
+    let [first, last, flags] = [first, last, 0].map(libc::c_ulong::from);
+    // SAFETY: the call takes three numbers, and touches no memory of ours. What owns these descriptors
+    // belongs to our original, the handlers of signals too: in its copy none of it is used or dropped
+    // (`copy`).
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) == 0 }
 }
 
 /// The numbers of our descriptors, and perhaps some that are none.
