@@ -60,25 +60,24 @@ impl Console {
                 _ => OpenError::Failed(errno.into()),
             }
         })?;
-        Self::of_line(line, target, true)
+        Self::of_line(line, target)
     }
 
     /// The console that was found, opened by another who passes it on: lock and flag come with it, and are
     /// theirs until [`Console::keep`].
     pub(crate) fn received(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
-        // A port can have several nodes, and it may have been opened by another.
-        let console = Self::of_line(line, target, target.kind == Kind::Pty)?;
+        let console = Self::of_line(line, target)?;
         // It is theirs and so ours, unless there was none.
         let _ = console.lock();
         console.give_away();
         Ok(console)
     }
 
-    fn of_line(line: OwnedFd, target: &Target, same_node: bool) -> Result<Self, OpenError> {
+    fn of_line(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
         let file = rustix::fs::fstat(&line).map_err(io::Error::from)?;
         let opened = Device { filesystem: file.st_dev, number: file.st_rdev };
         let changed = (file.st_ctime, i64::try_from(file.st_ctime_nsec).unwrap_or(0));
-        if opened != target.device || (same_node && changed != target.changed) {
+        if !target.is_still(opened, changed) {
             return Err(NotAConsole::Replaced { name: target.to_string() }.into());
         }
         if !rustix::termios::isatty(&line) {

@@ -212,6 +212,14 @@ impl Target {
         self.changed
     }
 
+    /// Whether the device `now`, whose node was made or last changed at `changed`, is the same console. The
+    /// number of a PTY is given again, and only the time tells. A port is what its number says: it can have
+    /// several nodes, and udev and others change the mode of one at any time.
+    #[must_use]
+    pub fn is_still(&self, now: Device, changed: (i64, i64)) -> bool {
+        now == self.device && (self.kind == Kind::Serial || changed == self.changed)
+    }
+
     /// What tells it from all others.
     #[must_use]
     pub fn device(&self) -> Device {

@@ -1,12 +1,15 @@
 //! Who has a console without any lock: found before we attach, and noticed when they come later.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::harness::{
-    Bystander, Client, Guest, Locks, Piped, Program, SOMEBODY, Terminal, Vconsole, in_time,
-    missing, not_root, took_less_than,
+    Bystander, Client, Guest, Locks, Pause, Piped, Program, SOMEBODY, Terminal, Vconsole, in_time,
+    missing, not_root, set_mode, took_less_than,
 };
 use super::locks::{attached, try_attach};
 
@@ -98,6 +101,58 @@ fn who_hides_one_thing_hides_all_and_is_asked_once() {
     assert!((3..10).contains(&calls), "{calls} calls for who hides all:\n{trace}");
 }
 
+/// Makes a node of a virtual terminal, a line that is no PTY. No two tests have the same. Where that cannot
+/// be, the test is skipped, and should return.
+fn is_node_of_terminal(path: &Path, number: u32) -> bool {
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::RUSR);
+    let line = rustix::fs::makedev(4, number);
+    let done = rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, line);
+    let is_there = done.is_ok() && fs::File::open(path).is_ok();
+    if !is_there {
+        super::harness::skip("there is no virtual terminal here");
+    }
+    is_there
+}
+
+/// udev changes it, and whoever gives a user access to it.
+#[test]
+fn a_port_stays_the_same_whatever_becomes_of_its_node_s_mode_while_it_is_waited_for() {
+    if not_root() {
+        return;
+    }
+    let (locks, directory) = (Locks::new(), tempfile::tempdir().unwrap());
+    let node = directory.path().join("tty41");
+    if !is_node_of_terminal(&node, 41) {
+        return;
+    }
+    let driver = Vconsole::attach(&node).locks(&locks).attached_to_pipes();
+    let waiter = Vconsole::attach(&node).locks(&locks).arg("--wait").piped();
+    waiter.stderr().hears("waiting for");
+    set_mode(&node, 0o640);
+    driver.signal(Signal::TERM);
+    assert_eq!(driver.wait(), 143);
+    waiter.stderr().hears("connected to");
+}
+
+#[test]
+fn a_port_stays_the_same_whatever_becomes_of_its_node_s_mode_while_it_is_hung_up() {
+    if not_root() {
+        return;
+    }
+    let (locks, directory) = (Locks::new(), tempfile::tempdir().unwrap());
+    let node = directory.path().join("tty42");
+    if !is_node_of_terminal(&node, 42) {
+        return;
+    }
+    let _opener = Bystander::with_open(&node);
+    let pause = Pause::at("hung-up");
+    let forced = pause.of(Vconsole::attach(&node).locks(&locks).arg("--force")).piped();
+    let paused = pause.reached();
+    set_mode(&node, 0o640);
+    pause.is_over(&[&paused]);
+    forced.stderr().hears("connected to");
+}
+
 #[test]
 fn a_port_that_a_session_has_by_another_node_is_taken_over_from_it_or_not_at_all() {
     if not_root() {
@@ -107,17 +162,10 @@ fn a_port_that_a_session_has_by_another_node_is_taken_over_from_it_or_not_at_all
     // their flocks.
     let (locks, terminal) = (Locks::new(), Terminal::new());
     let nodes = [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()];
-    let node = |place: usize, name: &str| {
-        let path = nodes[place].path().join(name);
-        let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::RUSR);
-        let line = rustix::fs::makedev(4, 40);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, line).map(|()| path)
-    };
-    let (Ok(one), Ok(other)) = (node(0, "tty40"), node(1, "foo")) else {
-        return super::harness::skip("no device node can be made here");
-    };
-    if fs::File::open(&one).is_err() || fs::File::open(&other).is_err() {
-        return super::harness::skip("there is no virtual terminal here");
+    let node = |place: usize, name: &str| nodes[place].path().join(name);
+    let (one, other) = (node(0, "tty40"), node(1, "foo"));
+    if !is_node_of_terminal(&one, 40) || !is_node_of_terminal(&other, 40) {
+        return;
     }
     let session = Vconsole::attach(&one).locks(&locks).on(&terminal);
     terminal.shows("connected to");

@@ -207,7 +207,7 @@ pub(super) fn busy(error: anyhow::Error) -> anyhow::Result<Refusal> {
 /// Who has the console open by now. It must still be the same device: its path can be another's.
 pub(super) fn find_again(options: &cli::Attach, target: &Target) -> Result<Openers, NotAConsole> {
     let now = Target::find(&options.console)?;
-    if now.device() != target.device() || now.changed() != target.changed() {
+    if !target.is_still(now.device(), now.changed()) {
         return Err(NotAConsole::Replaced { name: target.to_string() });
     }
     let openers = Openers::of(now.device());
