@@ -23,7 +23,7 @@ use nix::unistd::{Pid, Uid, User};
 use crate::console::Device;
 use crate::printable::Printable;
 use stat::{Stat, State};
-use walk::{Descriptors, every_pid};
+use walk::{Descriptors, is_gone, listed_pids};
 
 pub use census::{Census, MasterHolders};
 pub use jobs::Jobs;
@@ -73,16 +73,21 @@ impl Process {
             // A zombie has closed all its descriptors: it holds nothing, whatever kill(2) says.
             Some((_, State::Zombie)) => Presence::Gone,
             Some((process, State::Living)) => Presence::Alive(process),
-            None => Presence::Alive(Self {
-                pid,
-                program: None,
-                uid: None,
-                started: None,
-                terminal: 0,
-                of_the_kernel: false,
-                parent: 0,
-                session: 0,
-            }),
+            None => Presence::Alive(Self::unknown(pid)),
+        }
+    }
+
+    /// One of which nothing is known but that it is there.
+    fn unknown(pid: i32) -> Self {
+        Self {
+            pid,
+            program: None,
+            uid: None,
+            started: None,
+            terminal: 0,
+            of_the_kernel: false,
+            parent: 0,
+            session: 0,
         }
     }
 
@@ -125,9 +130,11 @@ impl Process {
 
     /// The process `pid`, if it may have a console open that it hides from us. The kernel's own threads
     /// have nothing open, and the machine's first process is nobody's client, even where it hides
-    /// from root.
+    /// from root. Where it cannot be read what it is, for want of descriptors, it may be any.
     fn that_may_hide_something(pid: i32) -> Option<Self> {
-        let (process, state) = Self::read(pid)?;
+        let Some((process, state)) = Self::read(pid) else {
+            return fs::metadata(format!("/proc/{pid}")).is_ok().then(|| Self::unknown(pid));
+        };
         let init = pid == 1 && in_first_namespace();
         (state == State::Living && !process.of_the_kernel && !init).then_some(process)
     }
@@ -244,9 +251,11 @@ impl fmt::Display for Process {
 pub struct Openers {
     /// They, without ourselves.
     pub processes: Vec<Process>,
-    /// The processes that hide from us what they have open: other users'.
+    /// The processes that hide from us what they have open: other users', or all for which we lack the
+    /// means to look.
     pub hidden: Vec<i32>,
-    /// Whether nobody can be seen: there is no `/proc`, or that of another pid namespace.
+    /// Whether nobody can be seen: there is no `/proc`, or that of another pid namespace, or it cannot be
+    /// read.
     pub blind: bool,
 }
 
@@ -259,8 +268,12 @@ impl Openers {
             openers.blind = true;
             return openers;
         }
+        let Ok(pids) = listed_pids() else {
+            openers.blind = true;
+            return openers;
+        };
         let own = Process::own_pid();
-        for pid in every_pid().filter(|&pid| pid != own) {
+        for pid in pids.filter(|&pid| pid != own) {
             match Descriptors::of(pid) {
                 Ok(descriptors) => {
                     let mut open = false;
@@ -271,8 +284,8 @@ impl Openers {
                         openers.count_hidden(pid);
                     }
                 }
-                Err(rustix::io::Errno::ACCESS) => openers.count_hidden(pid),
-                Err(_) => {} // It has ended.
+                Err(errno) if is_gone(errno) => {}
+                Err(_) => openers.count_hidden(pid),
             }
         }
         openers

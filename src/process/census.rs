@@ -4,10 +4,8 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 
-use rustix::io::Errno;
-
 use super::master::{Master, is_ptmx};
-use super::walk::{Descriptors, every_pid};
+use super::walk::{Descriptors, is_gone, listed_pids};
 use super::{PROC_IS_OURS, Presence, Process, packed};
 use crate::console::Device;
 
@@ -25,6 +23,8 @@ pub struct Census {
     masters: HashMap<u32, Vec<(i32, Master)>>,
     /// Every number that was there.
     counted: HashSet<i32>,
+    /// Whether `/proc` could not be read.
+    blind: bool,
     /// Those that hide what they have open: other users'.
     hidden: HashMap<i32, Process>,
     /// They, by the number of the terminal that controls them.
@@ -57,12 +57,16 @@ impl Census {
         if !*PROC_IS_OURS {
             return census;
         }
+        let Ok(pids) = listed_pids() else {
+            census.blind = true;
+            return census;
+        };
         let own = Process::own_pid();
-        for pid in every_pid().filter(|&pid| pid != own) {
+        for pid in pids.filter(|&pid| pid != own) {
             match Descriptors::of(pid) {
                 Ok(descriptors) => census.count(pid, &descriptors),
-                Err(Errno::ACCESS) => census.count_hidden(pid),
-                Err(_) => continue, // It has ended.
+                Err(errno) if is_gone(errno) => continue,
+                Err(_) => census.count_hidden(pid),
             }
             census.counted.insert(pid);
         }
@@ -203,6 +207,6 @@ impl Census {
     /// not, and one of another pid namespace shows none that we know (`proc(5)`).
     #[must_use]
     pub fn shows_everybody(&self) -> bool {
-        *PROC_IS_OURS && fs::metadata("/proc/1").is_ok()
+        *PROC_IS_OURS && !self.blind && fs::metadata("/proc/1").is_ok()
     }
 }

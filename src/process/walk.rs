@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
@@ -17,10 +18,21 @@ use crate::console::Device;
 /// Enough for the entries of some two hundred descriptors at a time.
 const BUFFER: usize = 8192;
 
-/// The numbers of all processes that `/proc` lists.
+/// The numbers of all processes that `/proc` lists; none where it cannot be read.
 pub(super) fn every_pid() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    listed_pids().into_iter().flatten()
+}
+
+/// The numbers of all processes that `/proc` lists, or why it cannot be read.
+pub(super) fn listed_pids() -> io::Result<impl Iterator<Item = i32>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Whether an error says that a process has ended, or closed what it had open. Any other says that it
+/// cannot be looked at, also for want of descriptors or memory of our own.
+pub(super) fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::SRCH)
 }
 
 /// The descriptors of one process, to be looked at and not opened.
@@ -38,13 +50,16 @@ impl Descriptors {
     /// is asked what it is: below this directory that opens nothing, and needs no name.
     ///
     /// Gives false if some of them are hidden: a root without `CAP_SYS_PTRACE`, as containers have it,
-    /// may list what it may not look at.
+    /// may list what it may not look at; or if there is not the memory to look at all.
     pub(super) fn each_device(&self, mut show: impl FnMut(i32, Device)) -> bool {
         let mut all = true;
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut entries = RawDir::new(&self.0, &mut buffer);
-        // An error means that the process has ended.
-        while let Some(Ok(entry)) = entries.next() {
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(errno) => return all && is_gone(errno),
+            };
             let Some(number) = descriptor(entry.file_name()) else { continue };
             let (kind, device) = match look(&self.0, entry.file_name()) {
                 Ok(found) => found,
@@ -55,7 +70,12 @@ impl Descriptors {
                     }
                     continue;
                 }
-                Err(_) => continue, // It was closed meanwhile.
+                Err(Errno::NOMEM) => {
+                    all = false;
+                    continue;
+                }
+                // It was closed meanwhile, or is a file of a server that is gone: no device.
+                Err(_) => continue,
             };
             if kind == FileType::CharacterDevice {
                 show(number, device);

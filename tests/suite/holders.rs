@@ -74,6 +74,25 @@ fn who_may_list_but_not_look_takes_nobody_for_absent() {
 }
 
 #[test]
+fn who_cannot_be_looked_at_for_want_of_means_is_not_taken_for_absent() {
+    if missing("strace") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let opener = Bystander::with_open(guest.path());
+    let descriptors = format!("/proc/{}/fd", opener.pid());
+    for error in ["EMFILE", "ENFILE", "ENOMEM"] {
+        let inject = format!("inject=openat:error={error}");
+        let output = Vconsole::attach(&guest)
+            .args(["--linger", "0"])
+            .locks(&locks)
+            .under(["strace", "-DDD", "-o", "/dev/null", "-P", &descriptors, "-e", &inject])
+            .output();
+        assert!(output.stderr().contains("/proc hides from you"), "{error}: {output:?}");
+    }
+}
+
+#[test]
 fn who_hides_one_thing_hides_all_and_is_asked_once() {
     if not_root() || missing("setpriv") || missing("strace") || missing("bash") {
         return;
