@@ -99,7 +99,7 @@ impl Borrowed {
         } else {
             claim.do_without_flag();
         }
-        claim.remarks = claim.locks.get_mut().settle(request);
+        claim.remarks.extend(claim.locks.get_mut().settle(request));
         Ok(claim)
     }
 }

@@ -1,16 +1,22 @@
 //! Those who open the console while it is ours: root's programs that ask for no lock cannot be kept
 //! out, but they are noticed.
 
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
+use std::iter;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
 
 use super::directory::Directory;
 use super::holders::{LONG_ENOUGH, is_client};
+use super::names::lock_names;
 use crate::console::{Device, Target};
+use crate::printable::Printable;
 use crate::process::{Openers, Process};
 
 /// Notices whoever opens a console, and who of them stays. It costs nothing while nobody does.
@@ -18,6 +24,10 @@ use crate::process::{Openers, Process};
 pub struct Intruders {
     device: Device,
     events: OwnedFd,
+    /// The names of the files in the lock directories that are ours, or would be.
+    lock_names: Vec<OsString>,
+    /// The lock directories that cannot be watched.
+    unwatched: Vec<PathBuf>,
     /// When to look who is still there.
     look_at: Option<Instant>,
     /// Those who were there at the last look, and of whom it has not been told.
@@ -39,41 +49,66 @@ pub enum Intruder {
     Hidden,
 }
 
+/// So many events are looked at in one go. A lock directory can be everybody's: who makes and removes
+/// files there without end must not keep us from all else.
+const MANY: usize = 1024;
+
 impl Intruders {
-    /// Watches from now on: the console, and the directories that our lock files are in.
+    /// Watches from now on: the console, and the directories that our lock files are in. What cannot be
+    /// watched comes with it, a line each.
     pub(super) fn watch<'a>(
         target: &Target,
         directories: impl Iterator<Item = &'a Directory>,
-    ) -> io::Result<Self> {
+    ) -> (Option<Self>, Vec<String>) {
         // It works on devpts (measured on Linux 6.18).
-        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let events = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Ok(events) => events,
+            Err(errno) => {
+                let paths = directories.map(|directory| &*directory.path);
+                let locks = paths.map(|path| unwatched_locks(path, errno));
+                return (None, iter::once(unwatched_console(errno)).chain(locks).collect());
+            }
+        };
         let wanted = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
-        inotify::add_watch(&events, target.path(), wanted)?;
-        let watch = Self {
+        let watched = inotify::add_watch(&events, target.path(), wanted);
+        let mut said: Vec<String> = watched.err().map(unwatched_console).into_iter().collect();
+        let names = lock_names(target.names(), target.device());
+        let mut watch = Self {
             device: target.device(),
             events,
+            lock_names: names.into_iter().map(|name| name.file).collect(),
+            unwatched: Vec::new(),
             look_at: None,
             seen: Vec::new(),
             told: Vec::new(),
             stays: false,
             locks_touched: false,
         };
-        watch.watch_locks(directories)?;
-        Ok(watch)
+        said.extend(watch.watch_locks(directories));
+        (Some(watch), said)
     }
 
-    /// Watches these directories as well. One that is watched already stays so.
+    /// Watches these directories as well. One that is watched already stays so. Gives what cannot be
+    /// watched, a line each, once.
     pub(super) fn watch_locks<'a>(
-        &self,
-        mut directories: impl Iterator<Item = &'a Directory>,
-    ) -> io::Result<()> {
+        &mut self,
+        directories: impl Iterator<Item = &'a Directory>,
+    ) -> Vec<String> {
         let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
         let changed = gone | WatchFlags::MODIFY | WatchFlags::MOVE_SELF;
-        directories.try_for_each(|directory| {
+        let mut said = Vec::new();
+        for directory in directories {
             let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-            inotify::add_watch(&self.events, path, changed)?;
-            Ok(())
-        })
+            match inotify::add_watch(&self.events, path, changed) {
+                Ok(_) => self.unwatched.retain(|unwatched| *unwatched != directory.path),
+                Err(errno) if !self.unwatched.contains(&directory.path) => {
+                    self.unwatched.push(directory.path.clone());
+                    said.push(unwatched_locks(&directory.path, errno));
+                }
+                Err(_) => {}
+            }
+        }
+        said
     }
 
     /// Another descriptor of the same watch.
@@ -118,9 +153,16 @@ impl Intruders {
         let mut opened = false;
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.events, &mut space);
-        while let Ok(event) = reader.next() {
+        let mut count = 0;
+        // What was read and not looked at would be lost.
+        while (count < MANY || !reader.is_buffer_empty())
+            && let Ok(event) = reader.next()
+        {
+            count += 1;
             let what = event.events();
-            if event.file_name().is_some() || what.contains(ReadFlags::MOVE_SELF) {
+            if let Some(name) = event.file_name() {
+                self.locks_touched |= self.lock_names.iter().any(|it| is_name(it, name));
+            } else if what.contains(ReadFlags::MOVE_SELF) {
                 self.locks_touched = true;
             } else if what.contains(ReadFlags::OPEN) {
                 (opened, self.stays) = (true, true);
@@ -150,6 +192,20 @@ impl Intruders {
         self.seen = come;
         stay.into_iter().map(Intruder::Seen).chain(hidden.then_some(Intruder::Hidden)).collect()
     }
+}
+
+fn is_name(ours: &OsStr, name: &CStr) -> bool {
+    ours.as_encoded_bytes() == name.to_bytes()
+}
+
+fn unwatched_console(why: Errno) -> String {
+    let why = io::Error::from(why);
+    format!("the console cannot be watched ({why}): who opens it as well goes unnoticed")
+}
+
+fn unwatched_locks(path: &Path, why: Errno) -> String {
+    let (path, why) = (Printable::new(path), io::Error::from(why));
+    format!("{path} cannot be watched ({why}): who breaks a lock there goes unnoticed")
 }
 
 /// What tells a process from another that gets its number.

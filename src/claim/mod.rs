@@ -194,7 +194,7 @@ impl Claim {
         if hung_up.is_some() && openers_but_the_other_end(request.target).iter().any(one_of_us) {
             return Err(Stop::LookAgain);
         }
-        claim.remarks = claim.locks.get_mut().settle(request);
+        claim.remarks.extend(claim.locks.get_mut().settle(request));
         if stuck {
             claim.remarks.push("took over an exclusive flag that somebody left behind".to_owned());
         }
@@ -204,12 +204,12 @@ impl Claim {
         Ok(claim)
     }
 
-    /// What is held so far, watched. Before the last look, so that whoever comes after it is seen. Without
-    /// inotify nobody is.
+    /// What is held so far, watched. Before the last look, so that whoever comes after it is seen. The
+    /// remarks say what cannot be watched.
     fn over(request: &Request<'_>, locks: LockSet, console: Console) -> Self {
-        let intruders = Intruders::watch(request.target, locks.directories()).ok();
+        let (intruders, remarks) = Intruders::watch(request.target, locks.directories());
         let watch = intruders.as_ref().and_then(|intruders| intruders.copy().ok());
-        let claim = Self { locks: locks.into(), console, intruders, watch, remarks: Vec::new() };
+        let claim = Self { locks: locks.into(), console, intruders, watch, remarks };
         claim.tell_watch(request.guard);
         claim
     }
@@ -267,11 +267,10 @@ impl Claim {
 
     /// Makes the lock files again that somebody removed or overwrote behind our back, or took away with
     /// their directory, which `intruders` watches. Gives what the user should know of it.
-    pub fn mend_locks(&self, guard: &Guard, intruders: &Intruders) -> Vec<String> {
+    pub fn mend_locks(&self, guard: &Guard, intruders: &mut Intruders) -> Vec<String> {
         let mut locks = self.locks.borrow_mut();
-        let said = locks.mend(guard);
-        // One that cannot be watched is mended as far as it was.
-        let _ = intruders.watch_locks(locks.directories());
+        let mut said = locks.mend(guard);
+        said.extend(intruders.watch_locks(locks.directories()));
         said
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::Stage;
-use crate::harness::{Bystander, Session, set_mode, until};
+use crate::harness::{Bystander, Session, missing, set_mode, until};
 use crate::locks::{NOBODY, all_names, path_name};
 
 /// So soon it is noticed, with time to spare for what else the machine does.
@@ -138,4 +138,34 @@ fn a_lock_directory_that_is_removed_is_said_to_be_gone() {
     stage.terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     stage.is_as_before();
+}
+
+#[test]
+fn what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let trace = stage.runtime.path().join("trace");
+    let path = trace.to_str().unwrap();
+    let strace = ["strace", "-DDD", "-e", "trace=openat,newfstatat,statx", "-o", path];
+    let session = stage.attach().under(strace).attached_on(&stage.terminal);
+    let looks = || {
+        let trace = fs::read_to_string(&trace).unwrap();
+        trace.lines().filter(|line| line.contains("LCK..")).count()
+    };
+    for _ in 0..200 {
+        let path = stage.locks.write("LCK..another", NOBODY);
+        fs::remove_file(path).unwrap();
+    }
+    let before = looks();
+    // What is done to its own it sees after that.
+    fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
+    are_there_again(&stage, &session);
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    let after = looks();
+    stage.is_as_before();
+    fs::remove_file(&trace).unwrap();
+    assert!(before < 200 && after < 200, "{before} and {after} looks at its locks");
 }

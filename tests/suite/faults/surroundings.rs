@@ -2,7 +2,7 @@
 
 use super::table::statuses;
 use super::{Stage, said};
-use crate::harness::{Program, SOMEBODY, missing, not_root};
+use crate::harness::{Bystander, Program, SOMEBODY, missing, not_root, set_mode};
 use crate::locks::all_names;
 
 /// In a mount namespace of its own, after `mount` was run there.
@@ -77,6 +77,43 @@ fn where_no_process_can_be_started_it_works_without_a_guard() {
     stage.carries(&mut piped, 100_000);
     assert_eq!(piped.wait(), 0);
     stage.nothing_is_left();
+}
+
+#[test]
+fn where_nothing_can_be_watched_it_works_and_says_so() {
+    if missing("strace") {
+        return;
+    }
+    // As where a user has too many watches already, or the kernel knows of none.
+    for inject in ["inotify_init1:error=EMFILE", "inotify_add_watch:error=ENOSPC"] {
+        let stage = Stage::new();
+        let inject = format!("inject={inject}");
+        let attach = stage.attach().under(["strace", "-DDD", "-o", "/dev/null", "-e", &inject]);
+        works(&stage, &attach);
+        let piped = attach.attached_to_pipes();
+        let stderr = piped.stderr().so_far();
+        assert!(said(&stderr, "who opens it as well goes unnoticed"), "{inject}");
+        assert!(said(&stderr, "who breaks a lock there goes unnoticed"), "{inject}");
+    }
+}
+
+#[test]
+fn where_a_lock_directory_cannot_be_watched_that_is_said_and_the_console_is_watched() {
+    if not_root() {
+        return;
+    }
+    let stage = Stage::new();
+    stage.guest.chown(SOMEBODY);
+    // Everybody may make files there, and nobody but root may see which there are.
+    set_mode(stage.locks.path(), 0o1733);
+    let session = stage.attach().as_user(SOMEBODY, SOMEBODY).attached_on(&stage.terminal);
+    assert_eq!(stage.locks.names(), all_names(&stage.guest));
+    assert!(said(&stage.terminal.ear().so_far(), "who breaks a lock there goes unnoticed"));
+    assert!(!said(&stage.terminal.ear().so_far(), "who opens it"));
+    let _opener = Bystander::with_open(stage.guest.path());
+    stage.terminal.shows("has opened the console as well");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
 }
 
 /// How far it came.

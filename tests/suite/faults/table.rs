@@ -37,6 +37,8 @@ RLIMIT_NOFILE of 3 to 32, on a terminal | nothing | 0, 1; the loader 127 | fault
 RLIMIT_NOFILE of 6 to 19, on pipes | nothing | 0, 1 | guard::a_session_without_descriptors_to_spare_gives_its_locks_back
 RLIMIT_NPROC: no guard | nothing | 0 | faults::surroundings::where_no_process_can_be_started_it_works_without_a_guard
 no close_range: a kernel before 5.9 | nothing | 137 | faults::syscalls::on_a_kernel_without_close_range_a_guard_holds_no_more_and_puts_things_right
+no inotify: too many instances or watches | nothing | 0 | faults::surroundings::where_nothing_can_be_watched_it_works_and_says_so
+a lock directory that cannot be watched | nothing | 0 | faults::surroundings::where_a_lock_directory_cannot_be_watched_that_is_said_and_the_console_is_watched
 RLIMIT_AS of 4 to 64 MB | nothing | 0, 1, 134; the loader 126, 127, 137, 139; without a stack 139 | faults::surroundings::with_little_memory_it_works_or_ends_well
 RLIMIT_FSIZE | what was not written, and it says so | 1 | faults::surroundings::a_limit_to_files_is_a_failure_and_no_death
 SIGCHLD ignored or blocked | nothing | 0 | faults::surroundings::with_children_that_nobody_waits_for_it_works
@@ -61,6 +63,7 @@ locks of tomorrow or 1970, of a killed session | nothing | 137 | faults::clock::
 locks of tomorrow or 1970, left or a holder's | nothing | 0, held 3 | faults::clock::of_whatever_date_it_is_a_dead_lock_is_reclaimed_and_a_holders_is_not
 other clocks than everybody's: a time namespace | nothing | 0, taken over 4, killed 137 | faults::clock::who_has_another_clock_is_a_session_like_any_other
 locks removed | nothing | 0 | lock_traps::a_lock_that_somebody_removes_is_made_again
+others' files made and removed beside the locks | nothing | 0 | faults::behind_our_back::what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing
 a lock overwritten | nothing | 0 | faults::behind_our_back::a_lock_that_somebody_overwrites_is_ours_again
 a lock overwritten by a living program | that lock, and it says so | 0 | faults::behind_our_back::a_lock_that_a_living_program_overwrites_is_theirs
 a lock overwritten, then SIGKILL | nothing | 137 | faults::behind_our_back::an_overwritten_lock_is_given_back_also_by_the_guard
