@@ -220,13 +220,15 @@ impl Directory {
     /// Gives the prepared file this name as well. Fails with `EEXIST` if the name is taken.
     pub(super) fn link(&self, prepared: &Prepared, name: &OsStr) -> io::Result<()> {
         if let Some(private) = &prepared.private {
-            rustix::fs::linkat(&self.handle, private, &self.handle, name, AtFlags::empty())?;
-        } else {
-            // open(2), O_TMPFILE: the way that needs no capability.
-            let file = format!("/proc/self/fd/{}", prepared.file.as_fd().as_raw_fd());
-            rustix::fs::linkat(CWD, file, &self.handle, name, AtFlags::SYMLINK_FOLLOW)?;
+            match rustix::fs::linkat(&self.handle, private, &self.handle, name, AtFlags::empty()) {
+                // Once a claim stands that name is gone, and the file has others.
+                Err(Errno::NOENT) => {}
+                done => return Ok(done?),
+            }
         }
-        Ok(())
+        // open(2), O_TMPFILE: the way that needs no capability.
+        let file = format!("/proc/self/fd/{}", prepared.file.as_fd().as_raw_fd());
+        Ok(rustix::fs::linkat(CWD, file, &self.handle, name, AtFlags::SYMLINK_FOLLOW)?)
     }
 
     /// Gives the prepared file the name of `old`, without a moment in which nobody has the name. Gives

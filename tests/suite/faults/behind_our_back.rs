@@ -1,6 +1,7 @@
 //! Locks and their directory, changed by somebody while a session holds them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -168,4 +169,33 @@ fn what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing() {
     stage.is_as_before();
     fs::remove_file(&trace).unwrap();
     assert!(before < 200 && after < 200, "{before} and {after} looks at its locks");
+}
+
+#[test]
+fn a_lock_is_made_again_by_the_name_of_another_where_no_file_is_without_a_name() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let trace = stage.runtime.path().join("trace");
+    // In the lock directory a file without a name is what is opened first, after itself and lockdev's. On
+    // some architectures the call that opens itself is another.
+    let nth = if cfg!(target_arch = "x86_64") { 2 } else { 3 };
+    let inject = format!("inject=openat:error=EOPNOTSUPP:when={nth}");
+    let (path, directory) = (trace.to_str().unwrap(), stage.locks.path().to_str().unwrap());
+    let strace = ["strace", "-DDD", "-o", path, "-P", directory, "-e", &inject];
+    let session = stage.attach().under(strace).attached_on(&stage.terminal);
+    let trace = fs::read_to_string(path).unwrap();
+    let is_injected = |line: &str| line.contains("O_TMPFILE") && line.contains("(INJECTED)");
+    assert!(trace.lines().any(is_injected), "{trace}");
+    let inode = |name: &str| fs::metadata(stage.locks.path().join(name)).unwrap().ino();
+    let names = all_names(&stage.guest);
+    let before = inode(&names[0]);
+    fs::remove_file(stage.locks.path().join(&names[1])).unwrap();
+    are_there_again(&stage, &session);
+    assert!(names.iter().all(|name| inode(name) == before), "all are names of one file");
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
+    fs::remove_file(path).unwrap();
+    stage.is_as_before();
 }

@@ -63,6 +63,7 @@ locks of tomorrow or 1970, of a killed session | nothing | 137 | faults::clock::
 locks of tomorrow or 1970, left or a holder's | nothing | 0, held 3 | faults::clock::of_whatever_date_it_is_a_dead_lock_is_reclaimed_and_a_holders_is_not
 other clocks than everybody's: a time namespace | nothing | 0, taken over 4, killed 137 | faults::clock::who_has_another_clock_is_a_session_like_any_other
 locks removed | nothing | 0 | lock_traps::a_lock_that_somebody_removes_is_made_again
+locks removed, on a filesystem without O_TMPFILE | nothing | 0 | faults::behind_our_back::a_lock_is_made_again_by_the_name_of_another_where_no_file_is_without_a_name
 others' files made and removed beside the locks | nothing | 0 | faults::behind_our_back::what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing
 a lock overwritten | nothing | 0 | faults::behind_our_back::a_lock_that_somebody_overwrites_is_ours_again
 a lock overwritten by a living program | that lock, and it says so | 0 | faults::behind_our_back::a_lock_that_a_living_program_overwrites_is_theirs
