@@ -67,14 +67,10 @@ impl<'a> RawMode<'a> {
         Ok(Some(raw))
     }
 
-    /// Leaves the terminal raw, for who takes it up: a value of one thread cannot go to another.
-    pub fn leave(self) {
+    /// Leaves the terminal raw, for who takes it up: another thread, or with another witness.
+    pub fn leave(self) -> LeftRaw {
         std::mem::forget(self);
-    }
-
-    /// Takes up a terminal that was left raw. `None` where it is not raw. The witness knows of it.
-    pub fn take_up(witness: &'a dyn Witness) -> Option<Self> {
-        is_raw().then_some(Self { witness })
+        LeftRaw(())
     }
 
     fn make_raw(&self) -> io::Result<()> {
@@ -116,6 +112,27 @@ impl Drop for RawMode<'_> {
     fn drop(&mut self) {
         restore();
         self.witness.is_back();
+    }
+}
+
+/// A terminal that was left raw, to be taken up again: nothing that is typed meanwhile is echoed or edited.
+#[derive(Debug)]
+#[must_use = "dropping it gives the terminal back"]
+pub struct LeftRaw(());
+
+impl LeftRaw {
+    /// Takes it up. The witness is told how things stand.
+    pub fn take_up(self, witness: &dyn Witness) -> RawMode<'_> {
+        std::mem::forget(self);
+        let raw = RawMode { witness };
+        raw.tell_again();
+        raw
+    }
+}
+
+impl Drop for LeftRaw {
+    fn drop(&mut self) {
+        restore();
     }
 }
 

@@ -26,7 +26,7 @@ use crate::process::{Census, Openers, Process};
 use crate::relay::{self, Ending, Line, Notices, Settings, Signals, Traffic, Undelivered, Watcher};
 use crate::session::protocol::{Leave, Place};
 use crate::session::{Gallery, Tape, Visitor};
-use crate::terminal::{self, RawMode};
+use crate::terminal::{self, LeftRaw, RawMode};
 use crate::test_point;
 use gain::{Gained, gain};
 use look_on::{follow, look_on, look_on_after};
@@ -114,12 +114,12 @@ fn take_the_seat(
         say_lost(&gained.left, notices);
         return Ok(Role::Out(ExitStatus::Signal(signal)));
     }
-    let Gained { claim, guard, left, tape, from, .. } = gained;
+    let Gained { claim, guard, left, tape, from, terminal, .. } = gained;
     if let Some(from) = from {
         notices.say(format_args!("took {target} over from {from}"));
     }
     let (typing, traffic) = (Cell::new(typing), Traffic::default());
-    let (ours, doings) = ((claim, left, tape), (&typing, &traffic));
+    let (ours, doings) = ((claim, left, tape, terminal), (&typing, &traffic));
     let ended = drive(options, target, ours, doings, &guard, notices, signals);
 
     drop(guard);
@@ -212,7 +212,7 @@ struct Driven {
 fn drive(
     options: &cli::Attach,
     target: &Target,
-    (mut claim, left, tape): (Claim, Undelivered, Tape),
+    (mut claim, left, tape, terminal): (Claim, Undelivered, Tape, Option<LeftRaw>),
     (typing, traffic): (&Cell<bool>, &Traffic),
     guard: &Guard,
     notices: &mut Notices,
@@ -224,7 +224,7 @@ fn drive(
     let rules = Rules { private: options.watching.private, typing };
     let mut visitors = Visitors::admit(&claim, guard, rules, tape, notices);
     let mut intruder_watch = IntruderWatch::new(intruders, &claim, guard);
-    let raw = match make_raw(&claim, guard) {
+    let raw = match make_raw(&claim, guard, terminal) {
         Ok(raw) => raw,
         Err(error) => {
             say_lost(&left, notices);
@@ -256,12 +256,23 @@ fn drive(
     Ok(Driven { ending, successor, seen, gallery: visitors.take_gallery(ending) })
 }
 
-/// Makes both ends raw.
-fn make_raw<'a>(claim: &Claim, guard: &'a Guard) -> anyhow::Result<Option<RawMode<'a>>> {
+/// Makes both ends raw: ours only where it was not `left` so.
+fn make_raw<'a>(
+    claim: &Claim,
+    guard: &'a Guard,
+    left: Option<LeftRaw>,
+) -> anyhow::Result<Option<RawMode<'a>>> {
     let console = claim.console();
     let raw = console.set_raw().or_else(unless_hung_up);
     raw.with_context(|| format!("cannot set {console} raw"))?;
-    RawMode::enter(guard).context("cannot set the terminal raw")
+    match left {
+        Some(terminal) => {
+            let raw = terminal.take_up(guard);
+            raw.resume().map(|()| Some(raw))
+        }
+        None => RawMode::enter(guard),
+    }
+    .context("cannot set the terminal raw")
 }
 
 /// What the driver before us left is lost, where we end before we relay.

@@ -4,7 +4,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guard::{awaited_guard, is_done, kill};
 use super::harness::{
-    Guest, Locks, Program, Session, Terminal, Vconsole, is_alive, missing, not_root, rounds, until,
+    Guest, Locks, Pause, Program, Session, Terminal, Vconsole, is_alive, missing, not_root, rounds,
+    until,
 };
 use super::locks::path_name;
 
@@ -149,4 +150,38 @@ fn a_terminal_whose_leader_has_no_number_here_is_set_raw_and_back() {
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn the_terminal_of_a_viewer_who_takes_the_wheel_is_raw_all_the_time() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let pause = Pause::at("claimed");
+    let heir = pause.of(Vconsole::attach(&guest).locks(&locks).arg("--read-only")).on(&desk);
+    desk.shows("watching");
+    desk.types("\x1dfls\r");
+    pause.reached();
+    assert!(desk.is_raw());
+    // It would end a session on a terminal that is not.
+    desk.types("\x03");
+    heir.fg();
+    guest.hears_exactly("ls\r\x03");
+    assert_eq!(driver.wait(), 4);
+    desk.types("\x1d.");
+    assert_eq!(heir.wait(), 0);
+}
+
+#[test]
+fn the_terminal_of_a_viewer_who_took_the_wheel_is_given_back() {
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let before = desk.settings();
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let heir = Vconsole::attach(&guest).locks(&locks).arg("--read-only").on(&desk);
+    desk.shows("watching");
+    desk.types("\x1dfls\r");
+    guest.hears_exactly("ls\r");
+    assert_eq!(driver.wait(), 4);
+    desk.types("\x1d.");
+    assert_eq!(heir.wait(), 0);
+    assert_eq!(desk.settings(), before);
 }

@@ -15,6 +15,7 @@ use crate::console::{NotAConsole, Target};
 use crate::process::{Openers, Process};
 use crate::relay::{Notices, Signals, Undelivered};
 use crate::session::Tape;
+use crate::terminal::LeftRaw;
 
 /// How long the guard of a session that ended may take to give everything back.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ pub(super) struct Gained {
     pub(super) from: Option<String>,
     /// By which options, for the audit trail.
     pub(super) how: &'static str,
+    /// The user's terminal, if it is raw already.
+    pub(super) terminal: Option<LeftRaw>,
 }
 
 /// Whose session makes way.
@@ -92,7 +95,7 @@ pub(super) fn claim_now(
     let how = if force { "force" } else { options.wait.map_or("plain", |_| "wait") };
     let Seized { claim, left, tape, from } =
         seize(&request, &plain, who, openers, (&user, options.reason.as_deref()))?;
-    Ok(Gained { claim, guard, left, tape, from, how })
+    Ok(Gained { claim, guard, left, tape, from, how, terminal: None })
 }
 
 /// A claim, and what it came with.

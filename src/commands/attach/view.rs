@@ -31,7 +31,7 @@ use crate::relay::{
 use crate::session::Seat;
 use crate::session::protocol::{Leave, Place};
 use crate::session::seat::Word;
-use crate::terminal::RawMode;
+use crate::terminal::{LeftRaw, RawMode};
 use crate::wire;
 
 /// The lowest priority (setpriority(2)).
@@ -65,7 +65,7 @@ enum Seen {
     /// We leave.
     Ended(Ending, Traffic),
     /// Our user wants to drive.
-    Wheel(Box<View>),
+    Wheel(Box<View>, Option<LeftRaw>),
     /// The driver left, and this heir of it, if any. What came before the place was seen.
     Alone(Place, Option<i32>),
 }
@@ -101,10 +101,10 @@ pub(super) fn watch(
     // Where there can be no thread it is done without the priority.
     let seen = seen.unwrap_or_else(watching)?;
     match seen {
-        Seen::Wheel(view) => {
+        Seen::Wheel(view, terminal) => {
             // What is typed from here on is for the console, as it is.
-            let _raw = RawMode::take_up(&guard);
-            take_the_wheel(options, target, *view, notices, signals)
+            let raw = terminal.map(|terminal| terminal.take_up(&guard));
+            take_the_wheel(options, target, *view, raw, notices, signals)
         }
         Seen::Ended(ending, traffic) => {
             drop(guard);
@@ -155,8 +155,7 @@ fn watch_one_after_another(
         let ending = view.show(options, guard, raw.as_ref(), notices, signals)?;
         match ending {
             Ending::Wheel => {
-                raw.into_iter().for_each(RawMode::leave);
-                return Ok(Seen::Wheel(Box::new(view)));
+                return Ok(Seen::Wheel(Box::new(view), raw.map(RawMode::leave)));
             }
             Ending::HungUp => {}
             other => return Ok(Seen::Ended(other, view.traffic)),
@@ -190,6 +189,7 @@ fn take_the_wheel(
     options: &cli::Attach,
     target: &Target,
     mut view: View,
+    raw: Option<RawMode<'_>>,
     notices: &mut Notices,
     signals: &mut Signals,
 ) -> anyhow::Result<Role> {
@@ -200,6 +200,8 @@ fn take_the_wheel(
         Ok(mut gained) => {
             gained.left.printed = view.what_was_not_shown(&gained, notices);
             gained.left.typed.append(&mut view.typed);
+            // From here on it is for the guard of what was gained to give back.
+            gained.terminal = raw.map(|raw| raw.leave().take_up(&gained.guard).leave());
             Ok(Role::Drive { gained: Box::new(gained), typing: true })
         }
         Err(error) if error.downcast_ref().is_some_and(Refusal::is_busy) => {
