@@ -215,7 +215,8 @@ impl Refusal {
         match self {
             Self::Contended { .. } => true,
             Self::Flock { by, .. } | Self::Exclusive { by, .. } => {
-                by.0.iter().any(Process::is_guard)
+                // Beside a session that lives, a guard is that session's.
+                by.0.iter().any(Process::is_guard) && self.any_session().is_none()
             }
             _ => false,
         }
@@ -250,17 +251,17 @@ impl Refusal {
             Self::Suspect { console, .. } | Self::Unseen { console, .. } => {
                 format!("if you know that nobody uses it: vconsole attach --force {console}")
             }
+            Self::Flock { console, .. } | Self::Open { console, .. } | Self::Exclusive { console, .. }
+                if self.any_session().is_some() =>
+            {
+                format!("to drive instead of its user: vconsole attach --force {console}")
+            }
             Self::Flock { by, .. } if by.0.iter().any(Process::is_guard) => {
                 let guard = by.0.iter().find(|process| process.is_guard());
                 let pid = guard.map_or(0, |guard| guard.pid);
                 format!(
                     "its session was killed, and the guard does not put things right: kill -CONT {pid}"
                 )
-            }
-            Self::Flock { console, .. } | Self::Open { console, .. } | Self::Exclusive { console, .. }
-                if self.any_session().is_some() =>
-            {
-                format!("to drive instead of its user: vconsole attach --force {console}")
             }
             Self::Flock { .. } => "ask its user to leave; flock ends with its process".to_owned(),
             Self::Open { .. } => {

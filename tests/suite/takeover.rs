@@ -107,6 +107,26 @@ fn without_force_a_session_is_left_alone() {
 }
 
 #[test]
+fn nobody_is_told_that_a_session_was_killed_which_took_the_console_over() {
+    // The kernel names who took the flock first, which has ended; and only root gets past the flag.
+    if not_root() {
+        return;
+    }
+    let off = |program: Program| program.args(["--locks", "off"]);
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = off(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let new = off(forced(&guest, &locks)).attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    let refused = off(Vconsole::attach(&guest).locks(&locks)).output();
+    assert_eq!(refused.status, 3, "{refused:?}");
+    let said = refused.stderr();
+    assert!(said.contains("locked with flock by vconsole"), "{said}");
+    assert!(said.contains(&format!("(pid {}, ", new.pid())), "{said}");
+    assert!(said.contains("hint: to drive instead of its user"), "{said}");
+    assert!(!said.contains("was killed"), "{said}");
+}
+
+#[test]
 fn what_the_old_driver_could_not_deliver_the_new_one_delivers() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
