@@ -31,6 +31,12 @@ impl Inheritance {
         Ok(Self { locks, ways })
     }
 
+    /// Whether the other session has any of the console's lock files.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.ways.iter().any(|(_, way)| matches!(way, Way::Inherit(_)))
+    }
+
     /// Takes the names over: `console` is as the other session opened it, with its `flock`, and the other
     /// session is at the other end of `line`.
     ///

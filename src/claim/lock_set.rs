@@ -1,5 +1,6 @@
 //! All lock files of one console: taken in one order, all or nothing.
 
+mod another;
 mod evicted;
 mod way;
 
@@ -14,14 +15,14 @@ use super::guard::Guard;
 use super::judge::{Verdict, judge};
 use super::ledger::{Deed, Entry, Ledger};
 use super::lock_file::LockFile;
-use super::names::{LockName, lock_names};
+use super::names::lock_names;
 use super::refusal::Refusal;
 use super::remarks::Remarks;
 use super::{LockMode, Request};
-use crate::console::Device;
 use crate::process::Process;
 use way::Held;
 
+pub(super) use another::has_another;
 pub(super) use way::{Slot, Stop, Way};
 
 /// The lock files of one console. All that could be had under the request's mode are held; dropping
@@ -133,8 +134,12 @@ impl LockSet {
         Ok(())
     }
 
+    /// The console's names, in the order in which they are taken.
     fn slots(&self, request: &Request<'_>) -> Vec<Slot> {
-        let names = lock_names(request.target.names(), request.target.device());
+        let mut names = lock_names(request.target.names(), request.target.device());
+        // Whoever has one that another console can have as well has one that none can: there two who
+        // want this console meet, and one who fails gives it back last.
+        names.sort_by_key(|name| name.base.is_some());
         let places = 0..self.ledger.places.len();
         places
             .flat_map(|place| names.iter().map(move |name| Slot { place, name: name.clone() }))
@@ -159,17 +164,17 @@ impl LockSet {
                 return Err(Refusal::Directory { directory: place.directory.path.clone(), source });
             }
         };
-        match judge(&lock, Some(request.target.device())) {
+        let verdict = judge(&lock, Some(request.target.device()));
+        if let Some(holder) = self.another(request, slot, &lock, &verdict) {
+            self.remarks.passed_over(&path, &format!("{holder} has another device of that name"));
+            return Ok(Way::Anothers);
+        }
+        match verdict {
             Verdict::Dead(death) => Ok(Way::Remove(lock, death.to_string())),
             Verdict::Suspect(why) if request.force => Ok(Way::Break(lock, why.to_string())),
             Verdict::Suspect(why) => Err(suspect(why)),
             Verdict::Ours(holder) if request.heir_of == Some(holder.pid) => Ok(Way::Inherit(lock)),
             Verdict::Foreign(holder) | Verdict::Ours(holder) => {
-                if has_another(&holder, &slot.name, request.target.device()) {
-                    self.remarks
-                        .passed_over(&path, &format!("{holder} has another device of that name"));
-                    return Ok(Way::Anothers);
-                }
                 if self.evicted.iter().any(|evicted| evicted.is(&holder)) {
                     return Ok(Way::Break(lock, format!("{holder} was evicted")));
                 }
@@ -363,13 +368,4 @@ impl Drop for LockSet {
     fn drop(&mut self) {
         self.ledger.undo();
     }
-}
-
-/// Whether the holder of a lock that says no more than the last part of a path provably has another
-/// device of that name, and not this one.
-pub(super) fn has_another(holder: &Process, name: &LockName, device: Device) -> bool {
-    let Some(base) = &name.base else { return false };
-    let open = holder.open_devices();
-    open.iter().all(|(_, its)| *its != device)
-        && open.iter().any(|(path, _)| path.file_name() == Some(base))
 }

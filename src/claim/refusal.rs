@@ -150,6 +150,8 @@ pub enum Remedy {
     BeRoot,
     /// To end it.
     EndIt,
+    /// To see what there is.
+    Look,
 }
 
 /// The processes that have a console open: one of them holds it.
@@ -296,6 +298,7 @@ impl Remedy {
             ),
             Self::BeRoot => format!("sudo vconsole attach --force {console}"),
             Self::EndIt => format!("end it, and try again: kill {pid}"),
+            Self::Look => format!("`vconsole status {console}` shows its locks"),
         }
     }
 }

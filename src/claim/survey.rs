@@ -206,10 +206,7 @@ impl Survey {
         let (console, device) = (target.path().as_os_str().to_os_string(), target.device());
         let found =
             self.read(directory, &name.file, name.convention, Some(console), Some(device))?;
-        Ok(found.filter(|lock| match &lock.verdict {
-            Verdict::Foreign(holder) | Verdict::Ours(holder) => !has_another(holder, name, device),
-            Verdict::Dead(_) | Verdict::Suspect(_) => true,
-        }))
+        Ok(found.filter(|lock| !has_another(&lock.verdict, name, device)))
     }
 
     fn read(

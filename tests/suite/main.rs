@@ -24,6 +24,7 @@ mod harness_itself;
 mod holders;
 mod host;
 mod linger;
+mod links;
 mod lock_traps;
 mod locks;
 mod pages;

@@ -56,6 +56,13 @@ impl Race<'_> {
             assert!(!output.stderr().contains("connected"), "{}", output.stderr());
             assert_eq!(output.stdout, b"");
         }
+        // In session mode there are none.
+        if self.user.is_none() {
+            let ours = format!("{:>10}\n", winner.pid());
+            for name in all_names(guest) {
+                assert_eq!(self.locks.read(&name), Some(ours.clone().into_bytes()), "{name}");
+            }
+        }
         guest.say("for the winner alone");
         winner.stdout().hears("for the winner alone");
         winner.closes_stdin();

@@ -35,6 +35,8 @@ pub(super) fn take_over(
         return Err(kept("it is another user's: root can take it over", Remedy::BeRoot));
     };
     let request = Request { heir_of: Some(holder.pid), ..*request };
+    let visit = Visit { request: &request, holder, uid, about: about(reason) };
+    visit.lets_it_open();
     // What cannot be had is refused while the other session still goes on.
     let inheritance = match Inheritance::prepare(&request) {
         Err(refusal) if !request.force => {
@@ -42,7 +44,12 @@ pub(super) fn take_over(
         }
         prepared => prepared?,
     };
-    let visit = Visit { request: &request, holder, uid, about: about(reason) };
+    if !visit.has_it() {
+        // It drives another console, if any: it is asked for nothing, and sent nothing.
+        let why = "it does not have the console open";
+        let goes_on = inheritance.has_names() && holder.is_alive();
+        return if goes_on { Err(kept(why, Remedy::Look)) } else { Ok(None) };
+    }
     match visit.ask() {
         Ok(gift) => visit.take(inheritance, gift).map(Some),
         Err(Declined::GivenUp) => Err(given_up(&request)),
@@ -83,13 +90,27 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
+    /// Whether the session has the console open, as far as that can be seen.
+    fn has_it(&self) -> bool {
+        self.holder.has_open(self.request.target.device()) != Some(false)
+    }
+
+    /// Who is just claiming the console has its lock files first, and opens it then.
+    fn lets_it_open(&self) {
+        let until = Instant::now() + COURTESY;
+        let waits = || Instant::now() < until && !self.request.asker.gives_up();
+        while !self.has_it() && self.holder.is_alive() && waits() {
+            thread::sleep(BETWEEN_CALLS);
+        }
+    }
+
     /// Asks the session: politely, or by force, and then its guard where it is silent.
     fn ask(&self) -> Result<Gift, Declined> {
         if !self.request.force {
             return self.ask_politely();
         }
         match self.ask_session() {
-            Err(Declined::Silent) => self.ask_guard(),
+            Err(Declined::Silent) if self.has_it() => self.ask_guard(),
             answered => answered,
         }
     }
@@ -154,8 +175,7 @@ impl Visit<'_> {
     /// Whether a session that did not answer has let go of the console. One that hung up on us has closed
     /// its door, and is just about to.
     fn is_leaving(&self, declined: &Declined) -> bool {
-        let device = self.request.target.device();
-        let is_there = || self.holder.is_alive() && self.holder.has_open(device) != Some(false);
+        let is_there = || self.holder.is_alive() && self.has_it();
         let hung_up = matches!(declined, Declined::Ended);
         let until = Instant::now() + if hung_up { PATIENCE / 2 } else { Duration::ZERO };
         while is_there() {
