@@ -150,16 +150,15 @@ fn judge_one(
             Verdict::Suspect(Suspicion::NamesUs)
         };
     }
-    if is_vconsole {
-        return Verdict::Ours(process);
-    }
+    let alive = if is_vconsole { Verdict::Ours } else { Verdict::Foreign };
+    // A vconsole that is claiming a console as well: it writes its lock before it opens that.
     if !younger {
-        return Verdict::Foreign(process);
+        return alive(process);
     }
     match device.and_then(|device| register.has_open(&process, device)) {
-        Some(true) => Verdict::Foreign(process),
         Some(false) => Verdict::Dead(Death::Recycled(pid)),
-        None => Verdict::Suspect(Suspicion::PerhapsRecycled(Box::new(process))),
+        None if !is_vconsole => Verdict::Suspect(Suspicion::PerhapsRecycled(Box::new(process))),
+        Some(true) | None => alive(process),
     }
 }
 

@@ -119,9 +119,8 @@ pub fn verdict(bytes: &[u8]) {
     };
     let is_dead = |&pid: &i32| {
         if register.lives(pid) {
-            let ours = register.of(pid) & 2 != 0 && pid != Process::own_pid();
             let hidden = register.shows(pid) != Some(false) && pid != Process::own_pid();
-            register.is_younger(pid) && !ours && !hidden
+            register.is_younger(pid) && !hidden
         } else {
             process::in_first_namespace()
         }

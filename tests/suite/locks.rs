@@ -234,6 +234,27 @@ fn a_lock_whose_number_was_given_to_another_process_is_dead() {
 }
 
 #[test]
+fn a_lock_whose_number_was_given_to_a_vconsole_elsewhere_is_dead() {
+    for options in [&[][..], &["--force"]] {
+        let (guest, elsewhere, locks) = (Guest::new(), Guest::new(), Locks::new());
+        let theirs = Locks::new();
+        let session = Vconsole::attach(&elsewhere).locks(&theirs).attached_to_pipes();
+        let [first, others @ ..] = &all_names(&guest)[..] else { panic!("no names") };
+        let lock = locks.write(first, format!("{:>10}\n", session.pid()));
+        make_older(&lock, Duration::from_secs(60));
+        for name in others {
+            fs::hard_link(&lock, locks.path().join(name)).unwrap();
+        }
+        let output = try_attach(&guest, &locks, options);
+        assert_eq!(output.status, 0, "{output:?}");
+        assert!(output.stderr().contains("the number is another's now"), "{output:?}");
+        locks.assert_empty();
+        elsewhere.say("undisturbed");
+        session.stdout().hears("undisturbed");
+    }
+}
+
+#[test]
 fn a_process_that_has_the_console_open_is_no_recycled_number() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let holder = Bystander::with_open(guest.path());
