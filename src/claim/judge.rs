@@ -1,5 +1,6 @@
 //! Is a lock alive? Only what can be proved dead is taken for dead.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::thread;
 use std::time::Duration;
@@ -66,7 +67,12 @@ pub(super) trait Register {
 }
 
 /// The processes as they are now, at two looks.
-struct Now;
+#[derive(Debug, Default)]
+pub(super) struct Now {
+    /// Those that did not have a console at two looks: one more does for their next lock. All the locks
+    /// that a session left name one process.
+    cleared: RefCell<Vec<(Process, Device)>>,
+}
 
 impl Register for Now {
     fn find(&self, pid: i32) -> Option<(Process, bool)> {
@@ -80,7 +86,15 @@ impl Register for Now {
     }
 
     fn has_open(&self, process: &Process, device: Device) -> Option<bool> {
-        has_it_at_either_look(process, device)
+        let is_it = |(cleared, its): &(Process, Device)| cleared.is(process) && *its == device;
+        if self.cleared.borrow().iter().any(is_it) {
+            return process.has_open(device);
+        }
+        let has_it = has_it_at_either_look(process, device);
+        if has_it == Some(false) {
+            self.cleared.borrow_mut().push((process.clone(), device));
+        }
+        has_it
     }
 }
 
@@ -95,18 +109,9 @@ impl Register for Census {
     }
 }
 
-/// Judges a lock of the console that is `device`, so that it may be broken; without one, no process can
-/// be cleared of having it open.
-pub(super) fn judge(lock: &LockFile, device: Option<Device>) -> Verdict {
-    judge_by(&Now, lock, device)
-}
-
-/// Judges a lock by what `register` knows of processes.
-pub(super) fn judge_by(
-    register: &impl Register,
-    lock: &LockFile,
-    device: Option<Device>,
-) -> Verdict {
+/// Judges a lock of the console that is `device` by what `register` knows of processes, so that it may
+/// be broken; without a device, no process can be cleared of having it open.
+pub(super) fn judge(register: &impl Register, lock: &LockFile, device: Option<Device>) -> Verdict {
     let pids = match &lock.contents {
         Contents::Pids(pids) => pids,
         Contents::Empty => return Verdict::Suspect(Suspicion::Empty),

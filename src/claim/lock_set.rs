@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::directory::{Directory, Prepared};
 use super::guard::Guard;
-use super::judge::{Verdict, judge};
+use super::judge::{Now, Verdict, judge};
 use super::ledger::{Deed, Entry, Ledger};
 use super::lock_file::LockFile;
 use super::names::lock_names;
@@ -45,6 +45,8 @@ pub(super) struct LockSet {
     pub(super) missing: Vec<usize>,
     /// Those who were evicted: their locks are good for nothing any more.
     evicted: Vec<Process>,
+    /// Those whom locks name.
+    processes: Now,
 }
 
 impl LockSet {
@@ -60,6 +62,7 @@ impl LockSet {
             pending: Vec::new(),
             missing: Vec::new(),
             evicted: Vec::new(),
+            processes: Now::default(),
         };
         if request.mode == LockMode::Off {
             return Ok((set, Vec::new()));
@@ -164,7 +167,7 @@ impl LockSet {
                 return Err(Refusal::Directory { directory: place.directory.path.clone(), source });
             }
         };
-        let verdict = judge(&lock, Some(request.target.device()));
+        let verdict = judge(&self.processes, &lock, Some(request.target.device()));
         if let Some(holder) = self.another(request, slot, &lock, &verdict) {
             self.remarks.passed_over(&path, &format!("{holder} has another device of that name"));
             return Ok(Way::Anothers);

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use super::holders::Flocks;
-use super::judge::{Register, Verdict, judge_by};
+use super::judge::{Register, Verdict, judge};
 use super::lock_file::{Contents, LockFile, PID_MAX_LIMIT, contents_for};
 use super::names::{lock_names, read_name};
 use super::queue::{read_ticket, tickets};
@@ -112,7 +112,7 @@ pub fn verdict(bytes: &[u8]) {
     file.st_mtime = 1;
     let lock = LockFile::new(&file, Contents::parse(text), None);
     let device = Device { filesystem: 24, number: rustix::fs::makedev(136, 50) };
-    let verdict = judge_by(&register, &lock, Some(device));
+    let verdict = judge(&register, &lock, Some(device));
     let Contents::Pids(pids) = &lock.contents else {
         assert!(matches!(verdict, Verdict::Suspect(_)), "{verdict:?}");
         return;

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::LockPlace;
 use super::directory::Directory;
 use super::holders::Flocks;
-use super::judge::{Verdict, judge_by};
+use super::judge::{Verdict, judge};
 use super::lock_set::has_another;
 use super::names::{Convention, LockName, lock_names, read_name};
 use super::standing::Standing;
@@ -222,7 +222,7 @@ impl Survey {
             path: directory.path.join(file),
             convention,
             console,
-            verdict: judge_by(&self.census, &lock, device),
+            verdict: judge(&self.census, &lock, device),
             written: lock.written,
         }))
     }

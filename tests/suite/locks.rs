@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::harness::{
     Bystander, Client, Guest, Locks, Output, Session, Terminal, Vconsole, not_root,
@@ -252,6 +252,25 @@ fn a_lock_whose_number_was_given_to_a_vconsole_elsewhere_is_dead() {
         elsewhere.say("undisturbed");
         session.stdout().hears("undisturbed");
     }
+}
+
+#[test]
+fn a_number_that_was_given_to_another_process_is_looked_into_once_for_all_names() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    fs::create_dir(locks.path().join("lockdev")).unwrap();
+    let other = Bystander::new();
+    for name in all_names(&guest) {
+        for name in [format!("lockdev/{name}"), name] {
+            make_older(&locks.write(&name, other.lock()), Duration::from_secs(60));
+        }
+    }
+    let start = Instant::now();
+    let output = try_attach(&guest, &locks, &[]);
+    let time = start.elapsed();
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(locks.names(), ["lockdev"]);
+    // Half a second each time: eight names would take four.
+    assert!(time < Duration::from_millis(2500), "{time:?}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl LockSet {
     }
 
     fn is_of_the_evicted(&self, lock: &LockFile) -> bool {
-        match judge(lock, None) {
+        match judge(&self.processes, lock, None) {
             Verdict::Foreign(holder) => self.evicted.iter().any(|it| it.is(&holder)),
             _ => false,
         }
