@@ -10,9 +10,16 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::claim::{LockMode, LockPlace};
 use crate::relay::{EscapeKey, Linger};
 
+/// A build for the tests says so: `cargo test --release` leaves one where a release is looked for.
+const VERSION: &str = if cfg!(feature = "test-points") {
+    concat!(env!("CARGO_PKG_VERSION"), " (with test points: not for use)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// The terminal client that makes a console have exactly one driver
 #[derive(Debug, Parser)]
-#[command(name = "vconsole", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "vconsole", version = VERSION, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -45,25 +52,27 @@ they can be found, and every lock file there is. Terminals that somebody sits at
 
 const ABOUT_HOST: &str = "\
 Run a command on a terminal of its own, and offer that as a console: on a new PTY, whose path is \
-printed, as QEMU's `-serial pty` does. What the command prints while nobody is attached is kept, up to \
+printed, as QEMU's `-serial pty` does, or with --attach to your terminal at once. What the command prints while nobody is attached is kept, up to \
 64 KiB.";
 
 const AFTER_ATTACH: &str = "\
 After the escape key: . or q detaches, ? shows help, s the state and who watches, b sends a break; \
-f takes the wheel, for who only watches; the escape key again sends itself.
+f takes the wheel, if you only watch; the escape key again sends itself.
 
 Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 4 taken over by somebody \
 else, 5 the console hung up, 6 no such console, 101 a bug (panic), 124 time limit, 128+N ended by signal N.
 
 Opening a serial port may raise DTR and RTS, which no program can avoid; until the lock files say \
-that it is free, vconsole does not open it. Its speed stays as it is: `stty -F CONSOLE 115200` sets it.";
+that it is free, vconsole does not open it. Its speed stays as it is: `stty -F CONSOLE 115200` sets it, \
+before you attach.";
 
 const AFTER_STATUS: &str = "\
 Exit status, of the gravest console named: 0 free or a dead lock, 3 held or suspect, 6 no such \
 console.";
 
 const AFTER_HOST: &str = "\
-Exit status: that of COMMAND, or 128+N where signal N ended it or host.";
+Exit status: that of COMMAND, or 128+N where signal N ended it or host; 127 where there is no such \
+command, 126 where it cannot be run. With --attach: that of `vconsole attach`.";
 
 /// `vconsole attach`.
 #[derive(Clone, Debug, Args)]

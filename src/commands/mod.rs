@@ -64,7 +64,8 @@ fn usage_tip(error: &clap::Error) -> Option<String> {
         _ => None,
     };
     if let Some("-b" | "--baud" | "--baudrate" | "--speed") = typed(ContextKind::InvalidArg) {
-        let tip = "vconsole leaves the speed as it is; this sets it: stty -F DEVICE 115200";
+        let tip =
+            "vconsole leaves the speed as it is; this sets it beforehand: stty -F DEVICE 115200";
         return Some(tip.to_owned());
     }
     let word = typed(ContextKind::InvalidSubcommand)?;

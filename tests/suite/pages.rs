@@ -90,11 +90,17 @@ fn pages() -> Vec<(PathBuf, Vec<u8>)> {
 
 fn page(command: &Command) -> Vec<u8> {
     // No date: it would be that of the last change to the text, which nobody keeps.
+    let command = &command.clone().version(env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone()).manual("vconsole").date("");
     let mut page = Vec::new();
     man.render_title(&mut page).unwrap();
     man.render_name_section(&mut page).unwrap();
-    man.render_synopsis_section(&mut page).unwrap();
+    // clap_mangen's own has no order of words, and no dots.
+    let usage = command.clone().render_usage().to_string();
+    let mut synopsis = Roff::new();
+    synopsis.control("SH", ["SYNOPSIS"]);
+    synopsis.text([roman(usage.trim_start_matches("Usage: "))]);
+    synopsis.to_writer(&mut page).unwrap();
     man.render_description_section(&mut page).unwrap();
     man.render_options_section(&mut page).unwrap();
     if command.has_subcommands() {

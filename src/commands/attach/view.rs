@@ -14,13 +14,13 @@ use rustix::termios::isatty;
 
 use super::gain::{Gained, MakesWay, claim_now, find_again};
 use super::look_on::{follow, is_gone, look_on_after};
-use super::watch::GuardWatch;
+use super::watch::{GuardWatch, terminal_guard};
 use super::{LAST_WORDS, Role, exit_status, last_words, record_end};
 use crate::audit::{self, Event};
 use crate::claim::Refusal;
 use crate::claim::guard::Guard;
 use crate::cli;
-use crate::commands::{self, guard};
+use crate::commands;
 use crate::console::Target;
 use crate::printable::local_time;
 use crate::process::Process;
@@ -119,18 +119,6 @@ pub(super) fn watch(
             Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
         }
     }
-}
-
-/// A guard that knows of the terminal alone.
-fn terminal_guard(notices: &mut Notices) -> Guard {
-    let (guard, started) = guard::start();
-    if let Err(error) = started {
-        notices.say(format_args!(
-            "no guard can be started ({error}): if this session is killed, nobody gives the terminal \
-             back"
-        ));
-    }
-    guard
 }
 
 fn leave(target: &Target, ending: Ending, traffic: &Traffic, notices: &mut Notices) -> Role {

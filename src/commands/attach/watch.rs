@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::visitors::SideDoor;
 use crate::claim::guard::Guard;
 use crate::claim::{Claim, Intruder, Intruders};
+use crate::commands::guard;
 use crate::relay::{Notices, Watcher, Wish};
 use crate::terminal::RawMode;
 
@@ -153,4 +154,16 @@ impl Watcher for IntruderWatch<'_> {
         }
         Wish::GoOn
     }
+}
+
+/// A guard that knows of the terminal alone.
+pub(super) fn terminal_guard(notices: &mut Notices) -> Guard {
+    let (guard, started) = guard::start();
+    if let Err(error) = started {
+        notices.say(format_args!(
+            "no guard can be started ({error}): if this session is killed, nobody gives the terminal \
+             back"
+        ));
+    }
+    guard
 }

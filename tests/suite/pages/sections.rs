@@ -104,7 +104,7 @@ const ATTACH: &[Section] = &[
         "LOCKS",
         &[
             Text(
-                "A console is claimed under the conventions of all programs that know one: lock files named after its path as minicom, as UUCP (cu, C-Kermit) and as libvirt do, and after its device numbers as SVR4 does, flock(2) on the open device as picocom and tio do, and the exclusive flag (TIOCEXCL) that keeps out whoever looks at no lock, but root. A symlinked console has the names of the link and of its target. \"connected\" is said only when all is held.",
+                "A console is claimed under the conventions of all programs that know one: lock files named after its path as minicom, as UUCP (cu, C-Kermit) and as libvirt do, and after its device numbers as SVR4 does, flock(2) on the open device as picocom and tio do, and the exclusive flag (TIOCEXCL) that keeps out whoever looks at no lock, except root. A symlinked console has the names of the link and of its target. \"connected\" is said only when all is held.",
             ),
             Item("a dead lock", "Its process is gone. It is removed, and a line says so."),
             Item(
@@ -305,7 +305,7 @@ const HOST: &[Section] = &[
     (
         "OUTPUT",
         &[Text(
-            "The path of the PTY, on a line of its own. What the command prints while nobody is attached is kept, up to 64 KiB, and delivered to who attaches next; older output is dropped, and a line says how much. When the command ends, the console stays until an attached reader has taken everything, but 5 s at most.",
+            "The path of the PTY, on a line of its own. What the command prints while nobody is attached is kept, up to 64 KiB, and delivered to whoever attaches next; older output is dropped, and a line says how much. When the command ends, the console stays until an attached reader has taken everything, but 5 s at most.",
         )],
     ),
     (
