@@ -4,17 +4,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::guard::{awaited_guard, is_done, kill};
 use super::harness::{
-    Guest, Locks, Pause, Program, Session, Terminal, Vconsole, is_alive, missing, not_root, rounds,
-    until,
+    Guest, Locks, Pause, Program, Terminal, Vconsole, is_alive, missing, not_root, rounds, until,
 };
 use super::locks::path_name;
-
-fn interactive_bash(terminal: &Terminal) -> Session {
-    let bash = Program::new("bash").args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ");
-    let bash = bash.env("HOME", "/nonexistent").on(terminal);
-    terminal.shows("prompt> ");
-    bash
-}
 
 /// Types the command into the shell on `terminal`, and gives the session's process number.
 fn attached_by_a_shell(terminal: &Terminal, guest: &Guest, locks: &Locks) -> i32 {
@@ -29,24 +21,26 @@ fn attached_by_a_shell(terminal: &Terminal, guest: &Guest, locks: &Locks) -> i32
     lock.trim().parse().unwrap()
 }
 
-#[test]
-fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
+/// Of two sessions on one terminal the first is stopped, and the second drives there. Whatever `happens`
+/// to the first, with this process number, the terminal is the second's.
+#[track_caller]
+fn leaves_it_alone(happens: impl FnOnce(i32, &Guest, &Locks)) {
     if missing("bash") {
         return;
     }
     let (first, second, locks) = (Guest::new(), Guest::new(), Locks::new());
     let terminal = Terminal::new();
-    let bash = interactive_bash(&terminal);
+    let bash = Program::new("bash").args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ");
+    let bash = bash.env("HOME", "/nonexistent").on(&terminal);
+    terminal.shows("prompt> ");
     let stopped = attached_by_a_shell(&terminal, &first, &locks);
-    let guard = awaited_guard(stopped);
     let pidfd = pidfd_open(Pid::from_raw(stopped).unwrap(), PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&pidfd, Signal::STOP).unwrap();
     terminal.shows("Stopped");
     terminal.clear();
     attached_by_a_shell(&terminal, &second, &locks);
     terminal.becomes_raw();
-    kill(stopped);
-    is_done(guard);
+    happens(stopped, &first, &locks);
     assert!(terminal.is_raw());
     terminal.types("still raw");
     second.hears("still raw");
@@ -58,33 +52,23 @@ fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
 }
 
 #[test]
+fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
+    leaves_it_alone(|stopped, _, _| {
+        let guard = awaited_guard(stopped);
+        kill(stopped);
+        is_done(guard);
+    });
+}
+
+#[test]
 fn a_session_leaves_a_terminal_alone_that_another_session_uses_by_now() {
-    if missing("bash") {
-        return;
-    }
-    let (first, second, locks) = (Guest::new(), Guest::new(), Locks::new());
-    let terminal = Terminal::new();
-    let bash = interactive_bash(&terminal);
-    let stopped = attached_by_a_shell(&terminal, &first, &locks);
-    let pidfd = pidfd_open(Pid::from_raw(stopped).unwrap(), PidfdFlags::empty()).unwrap();
-    pidfd_send_signal(&pidfd, Signal::STOP).unwrap();
-    terminal.shows("Stopped");
-    terminal.clear();
-    attached_by_a_shell(&terminal, &second, &locks);
-    terminal.becomes_raw();
-    // It is continued, and hands over, in the background.
-    let forced = Vconsole::attach(&first).locks(&locks).arg("--force").attached_to_pipes();
-    until("it has handed over", || !is_alive(stopped));
-    assert!(terminal.is_raw());
-    terminal.types("still raw");
-    second.hears("still raw");
-    terminal.types("\x1d.");
-    terminal.shows("detached");
-    terminal.types("exit\r");
-    bash.wait();
-    forced.signal(Signal::TERM);
-    assert_eq!(forced.wait(), 143);
-    locks.become_empty();
+    leaves_it_alone(|stopped, guest, locks| {
+        // It is continued, and hands over, in the background.
+        let heir = Vconsole::attach(guest).locks(locks).arg("--force").attached_to_pipes();
+        until("it has handed over", || !is_alive(stopped));
+        heir.signal(Signal::TERM);
+        assert_eq!(heir.wait(), 143);
+    });
 }
 
 #[test]
