@@ -101,6 +101,10 @@ impl<'a> RawMode<'a> {
         if is_still_raw() {
             return Ok(());
         }
+        if !in_foreground() {
+            // It is somebody else's by now, usually a shell's line editor.
+            stop_as_a_reader();
+        }
         // After a SIGSTOP, which lets nobody give anything back, crossterm still believes in its raw
         // mode, and enabling that would do nothing: disabling it first makes it set the terminal.
         undo_raw()?;

@@ -131,11 +131,13 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Takes up what the driver before us did not deliver. However much it is, there is room for what is
-    /// typed here: the escape key among it.
+    /// Takes up what the driver before us did not deliver. Where there is an escape key there is room for
+    /// what is typed here as well, or it could not be heard; but not from heir to heir without end.
     pub(super) fn take_up(mut self, left: &Undelivered) -> Self {
-        if !left.typed.is_empty() {
-            self.typed = Buffer::new(left.typed.len() + BUFFER);
+        let listens = self.raw.is_some() && left.typed.len() < 4 * TYPED_BUFFER;
+        let needed = left.typed.len() + if listens { BUFFER } else { 0 };
+        if needed > self.typed.room() {
+            self.typed = Buffer::new(needed);
         }
         if left.printed.len() > self.printed.room() {
             self.printed = Buffer::new(left.printed.len());

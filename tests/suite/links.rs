@@ -156,3 +156,14 @@ fn who_only_reads_another_console_is_not_asked_for_it() {
     reader.stdout().hears("after");
     assert!(fs::exists(locks.path().join(path_name(&guest))).unwrap());
 }
+
+#[test]
+fn nobody_is_shown_another_console_because_a_lock_names_its_driver() {
+    let (guest, elsewhere, locks) = (Guest::new(), Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&elsewhere).locks(&locks).attached_to_pipes();
+    claimed_by(&driver, &guest, &locks);
+    let refused = Vconsole::attach(&guest).arg("--read-only").locks(&locks).output();
+    assert_eq!(refused.status, 3, "{refused:?}");
+    assert!(!refused.stderr().contains("watching"), "{refused:?}");
+    assert!(!String::from_utf8_lossy(&driver.stderr().so_far()).contains("watched by"));
+}

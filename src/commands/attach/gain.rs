@@ -26,6 +26,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Gained {
     pub(super) claim: Claim,
+    /// The user's terminal, if it is raw already. Given back before the guard is told goodbye.
+    pub(super) terminal: Option<LeftRaw>,
     pub(super) guard: Guard,
     /// What the driver before us read and did not deliver.
     pub(super) left: Undelivered,
@@ -35,8 +37,6 @@ pub(super) struct Gained {
     pub(super) from: Option<String>,
     /// By which options, for the audit trail.
     pub(super) how: &'static str,
-    /// The user's terminal, if it is raw already.
-    pub(super) terminal: Option<LeftRaw>,
 }
 
 /// Whose session makes way.

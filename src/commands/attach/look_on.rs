@@ -46,6 +46,8 @@ pub(super) fn look_on(
             Err(error) => error.downcast::<Refusal>()?,
         };
         let again = match refusal.any_session() {
+            // It drives another console, or has not opened this one yet.
+            Some(holder) if holder.has_open(target.device()) == Some(false) => true,
             Some(holder) => match sit_down(options, target, holder, from) {
                 Ok(view) => return Ok(Role::Watch(Box::new(view))),
                 Err(Declined::Nobody(_) | Declined::Ended) => true,

@@ -36,7 +36,11 @@ pub(super) fn take_over(
     };
     let request = Request { heir_of: Some(holder.pid), ..*request };
     let visit = Visit { request: &request, holder, uid, about: about(reason) };
-    visit.lets_it_open();
+    // Looked at before its names are: it gives them back before it closes the console.
+    let has_it = visit.opens_it();
+    if request.asker.gives_up() {
+        return Err(given_up(&request));
+    }
     // What cannot be had is refused while the other session still goes on.
     let inheritance = match Inheritance::prepare(&request) {
         Err(refusal) if !request.force => {
@@ -44,7 +48,7 @@ pub(super) fn take_over(
         }
         prepared => prepared?,
     };
-    if !visit.has_it() {
+    if !has_it {
         // It drives another console, if any: it is asked for nothing, and sent nothing.
         let why = "it does not have the console open";
         let goes_on = inheritance.has_names() && holder.is_alive();
@@ -53,6 +57,9 @@ pub(super) fn take_over(
     match visit.ask() {
         Ok(gift) => visit.take(inheritance, gift).map(Some),
         Err(Declined::GivenUp) => Err(given_up(&request)),
+        Err(Declined::NoRoom(source)) => {
+            Err(Refusal::Unusable { console: request.target.to_string(), source })
+        }
         Err(declined) if declined.is_no_answer() => {
             let why = declined.to_string();
             let over = visit.is_leaving(&declined)
@@ -95,13 +102,18 @@ impl Visit<'_> {
         self.holder.has_open(self.request.target.device()) != Some(false)
     }
 
-    /// Who is just claiming the console has its lock files first, and opens it then.
-    fn lets_it_open(&self) {
+    /// Whether the session has the console open, or opens it now: who is just claiming it has its lock
+    /// files first.
+    fn opens_it(&self) -> bool {
         let until = Instant::now() + COURTESY;
         let waits = || Instant::now() < until && !self.request.asker.gives_up();
-        while !self.has_it() && self.holder.is_alive() && waits() {
+        while !self.has_it() {
+            if !self.holder.is_alive() || !waits() {
+                return false;
+            }
             thread::sleep(BETWEEN_CALLS);
         }
+        true
     }
 
     /// Asks the session: politely, or by force, and then its guard where it is silent.

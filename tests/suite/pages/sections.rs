@@ -134,7 +134,7 @@ const ATTACH: &[Section] = &[
                 "Session mode: with --locks auto, an ordinary user who may not write to the lock directory, or where there is none, goes on without lock files after checking them all. flock(2) still keeps others out. In a sticky directory another user's dead lock cannot be removed: that one name is done without.",
             ),
             Text(
-                "The last part of a path is a lock's name under the convention of UUCP, and two devices can share it. A holder that has another device of that name open, and not this one, is not in the way.",
+                "The last part of a path is a lock's name under the convention of UUCP, and two devices can share it. A holder that has another device of that name open, and not this one, is not in the way; nor is a vconsole that does not have this one open, which came by a link of that name.",
             ),
         ],
     ),
