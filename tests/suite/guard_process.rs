@@ -12,6 +12,25 @@ use super::harness::{
 use super::locks::{all_names, attached};
 
 #[test]
+fn a_newcomer_waits_for_the_guard_of_a_session_that_was_killed() {
+    for options in [&[][..], &["--force"]] {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let killed = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let guard = Process::find(Pid::from_raw(awaited_guard_of(&killed)).unwrap()).unwrap();
+        guard.signal(Signal::STOP);
+        guard.is_stopped();
+        killed.kill();
+        let newcomer = Vconsole::attach(&guest).args(options).locks(&locks).piped();
+        // It has met the guard by then, and was refused if it did not wait.
+        std::thread::sleep(Duration::from_millis(300));
+        guard.signal(Signal::CONT);
+        newcomer.stderr().hears("connected to");
+        newcomer.signal(Signal::TERM);
+        assert_eq!(newcomer.wait(), 143);
+    }
+}
+
+#[test]
 fn a_guard_of_which_no_descriptor_can_be_had_is_ended_all_the_same() {
     if missing("strace") {
         return;

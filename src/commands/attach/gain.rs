@@ -126,7 +126,7 @@ fn seize(
     openers: &Openers,
     by: (&User<'_>, Option<&str>),
 ) -> Result<Seized, Refusal> {
-    let mut refusal = match Claim::acquire(plain, openers) {
+    let mut refusal = match claim_what_is_left(plain, Some(openers)) {
         Ok(claim) => return Ok(Seized::free(claim)),
         Err(refusal) => refusal,
     };
@@ -167,7 +167,7 @@ fn seize_from(
     (user, reason): (&User<'_>, Option<&str>),
 ) -> Result<Result<Seized, Refusal>, Refusal> {
     let Some((mut claim, left, tape)) = take_over(request, reason, holder)? else {
-        return Ok(claim_what_is_left(plain).map(Seized::free));
+        return Ok(claim_what_is_left(plain, None).map(Seized::free));
     };
     // Beside a vconsole there can be root's programs that ask for no lock.
     if request.force
@@ -179,17 +179,20 @@ fn seize_from(
     Ok(Ok(Seized { claim, left, tape, from }))
 }
 
-/// Claims what a session has left that ended: its guard may still be giving it back.
-fn claim_what_is_left(request: &Request<'_>) -> Result<Claim, Refusal> {
+/// Claims a console, also what a session has left that ended: its guard may still be giving it back.
+/// `openers` are those who have it open now, where they are known.
+fn claim_what_is_left(request: &Request<'_>, openers: Option<&Openers>) -> Result<Claim, Refusal> {
+    let now = || Openers::of(request.target.device());
+    let mut done = openers.map_or_else(
+        || Claim::acquire(request, &now()),
+        |openers| Claim::acquire(request, openers),
+    );
     let until = Instant::now() + FAREWELL;
-    loop {
-        match Claim::acquire(request, &Openers::of(request.target.device())) {
-            Err(refusal) if passes(&refusal) && Instant::now() < until => {
-                thread::sleep(BETWEEN_LOOKS);
-            }
-            done => return done,
-        }
+    while done.as_ref().is_err_and(passes) && Instant::now() < until && !request.asker.gives_up() {
+        thread::sleep(BETWEEN_LOOKS);
+        done = Claim::acquire(request, &now());
     }
+    done
 }
 
 /// Whether a guard is in the way, or was until we looked for who is.
