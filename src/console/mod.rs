@@ -10,10 +10,14 @@ mod owner;
 pub(crate) mod properties;
 mod target;
 
+use std::ffi::CStr;
 use std::fs::Metadata;
 use std::hash::{Hash, Hasher};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
+use rustix::fs::{AtFlags, FileType, StatxFlags, makedev, statat, statx};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use kind::Kind;
@@ -57,5 +61,32 @@ impl Device {
     pub fn of(file: &Metadata) -> Option<Self> {
         let device = Self { filesystem: file.dev(), number: file.rdev() };
         file.file_type().is_char_device().then_some(device)
+    }
+
+    /// The same of an open file, `name` below `directory` or by [`AtFlags::EMPTY_PATH`] itself, as the
+    /// kernel knows it without asking: a file on a server that is gone, or on a filesystem that is a
+    /// program (FUSE), must not hold us up.
+    pub(crate) fn of_open(
+        directory: impl AsFd,
+        name: &CStr,
+        flags: AtFlags,
+    ) -> rustix::io::Result<Option<Self>> {
+        let asking_nobody = flags | AtFlags::STATX_DONT_SYNC;
+        let (mode, filesystem, number) =
+            match statx(&directory, name, asking_nobody, StatxFlags::TYPE) {
+                // A kernel before 4.11, or a filter of system calls that does not know it.
+                Err(Errno::NOSYS) => {
+                    let file = statat(&directory, name, flags)?;
+                    (file.st_mode, file.st_dev, file.st_rdev)
+                }
+                other => {
+                    let file = other?;
+                    let filesystem = makedev(file.stx_dev_major, file.stx_dev_minor);
+                    let number = makedev(file.stx_rdev_major, file.stx_rdev_minor);
+                    (file.stx_mode.into(), filesystem, number)
+                }
+            };
+        let is_device = FileType::from_raw_mode(mode) == FileType::CharacterDevice;
+        Ok(is_device.then_some(Self { filesystem, number }))
     }
 }

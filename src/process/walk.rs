@@ -6,11 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags, makedev, openat, readlinkat, statat,
-    statx,
-};
-
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::console::Device;
@@ -61,24 +57,17 @@ impl Descriptors {
                 Err(errno) => return all && is_gone(errno),
             };
             let Some(number) = descriptor(entry.file_name()) else { continue };
-            let (kind, device) = match look(&self.0, entry.file_name()) {
-                Ok(found) => found,
+            match Device::of_open(&self.0, entry.file_name(), AtFlags::empty()) {
+                Ok(Some(device)) => show(number, device),
                 Err(Errno::ACCESS | Errno::PERM) => {
                     all = false;
                     if self.is_hidden(entry.file_name()) {
                         break;
                     }
-                    continue;
                 }
-                Err(Errno::NOMEM) => {
-                    all = false;
-                    continue;
-                }
-                // It was closed meanwhile, or is a file of a server that is gone: no device.
-                Err(_) => continue,
-            };
-            if kind == FileType::CharacterDevice {
-                show(number, device);
+                Err(Errno::NOMEM) => all = false,
+                // It is none, or was closed meanwhile, or is a file of a server that is gone.
+                Ok(None) | Err(_) => {}
             }
         }
         all
@@ -89,25 +78,6 @@ impl Descriptors {
     fn is_hidden(&self, name: &CStr) -> bool {
         matches!(readlinkat(&self.0, name, Vec::new()), Err(Errno::ACCESS | Errno::PERM))
     }
-}
-
-/// What an open file is, as the kernel knows it without asking: a file on a server that is gone must not
-/// hold us up.
-fn look(descriptors: &OwnedFd, name: &CStr) -> rustix::io::Result<(FileType, Device)> {
-    let file = match statx(descriptors, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) {
-        // A kernel before 4.11, or a filter of system calls that does not know it.
-        Err(Errno::NOSYS) => {
-            let file = statat(descriptors, name, AtFlags::empty())?;
-            let device = Device { filesystem: file.st_dev, number: file.st_rdev };
-            return Ok((FileType::from_raw_mode(file.st_mode), device));
-        }
-        other => other?,
-    };
-    let device = Device {
-        filesystem: makedev(file.stx_dev_major, file.stx_dev_minor),
-        number: makedev(file.stx_rdev_major, file.stx_rdev_minor),
-    };
-    Ok((FileType::from_raw_mode(file.stx_mode.into()), device))
 }
 
 fn descriptor(name: &CStr) -> Option<i32> {

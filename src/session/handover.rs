@@ -7,8 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FileType, MemfdFlags, OFlags, StatxFlags, fcntl_get_seals, fcntl_getfl, fcntl_setfl,
-    fstat, memfd_create, statx,
+    AtFlags, MemfdFlags, OFlags, fcntl_get_seals, fcntl_getfl, fcntl_setfl, memfd_create,
 };
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
@@ -16,6 +15,7 @@ use rustix::net::{Shutdown, shutdown};
 use super::place::{self, Who};
 use super::protocol::{About, Answer, Place, Request, VERSION};
 use super::tape::{self, Tape};
+use crate::console::Device;
 use crate::printable::sentence;
 use crate::test_point;
 use crate::wire;
@@ -221,7 +221,8 @@ impl Gift {
         let wrong = || io::Error::other("it sent something else than a console");
         let [console, file] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| wrong())?;
         let flags = fcntl_getfl(&console)?;
-        if flags & OFlags::RWMODE != OFlags::RDWR || !is_device(&console)? {
+        let device = Device::of_open(&console, c"", AtFlags::EMPTY_PATH)?;
+        if flags & OFlags::RWMODE != OFlags::RDWR || device.is_none() {
             return Err(wrong());
         }
         // Whoever opened it, we never wait for it.
@@ -246,17 +247,6 @@ impl Gift {
     pub fn into_parts(self) -> (OwnedFd, Receipt, Vec<u8>, Vec<u8>) {
         (self.console, Receipt(self.line), self.typed, self.printed)
     }
-}
-
-/// Whether it is a character device, as the kernel knows it without asking its filesystem.
-fn is_device(file: &OwnedFd) -> io::Result<bool> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let mode = match statx(file, c"", flags, StatxFlags::TYPE) {
-        // A kernel before 4.11.
-        Err(Errno::NOSYS) => fstat(file)?.st_mode,
-        other => other?.stx_mode.into(),
-    };
-    Ok(FileType::from_raw_mode(mode) == FileType::CharacterDevice)
 }
 
 /// The tape in a file, from `start` on. It is none of a session's needs: where it is too long, its last
