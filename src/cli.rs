@@ -52,8 +52,8 @@ they can be found, and every lock file there is. Terminals that somebody sits at
 
 const ABOUT_HOST: &str = "\
 Run a command on a terminal of its own, and offer that as a console: on a new PTY, whose path is \
-printed, as QEMU's `-serial pty` does, or with --attach to your terminal at once. What the command prints while nobody is attached is kept, up to \
-64 KiB.";
+printed, as QEMU's `-serial pty` does, or with --attach to your terminal at once. What the command \
+prints while nobody is attached is kept, up to 64 KiB.";
 
 const AFTER_ATTACH: &str = "\
 After the escape key: . or q detaches, ? shows help, s the state and who watches, b sends a break; \

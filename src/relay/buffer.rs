@@ -1,7 +1,7 @@
 //! Bytes on their way, in a ring.
 
-/// A queue of bytes that grows only where it is told to. It gives out its room and its content as slices, so that system
-/// calls read into it and write out of it without a copy.
+/// A queue of bytes that grows only where it is told to. It gives out its room and its content as slices,
+/// so that system calls read into it and write out of it without a copy.
 #[derive(Debug)]
 pub(super) struct Buffer {
     ring: Box<[u8]>,

@@ -126,7 +126,7 @@ fn seize(
     openers: &Openers,
     by: (&User<'_>, Option<&str>),
 ) -> Result<Seized, Refusal> {
-    let mut refusal = match claim_what_is_left(plain, Some(openers)) {
+    let mut refusal = match claim_what_is_left(plain, openers) {
         Ok(claim) => return Ok(Seized::free(claim)),
         Err(refusal) => refusal,
     };
@@ -167,7 +167,8 @@ fn seize_from(
     (user, reason): (&User<'_>, Option<&str>),
 ) -> Result<Result<Seized, Refusal>, Refusal> {
     let Some((mut claim, left, tape)) = take_over(request, reason, holder)? else {
-        return Ok(claim_what_is_left(plain, None).map(Seized::free));
+        let openers = Openers::of(plain.target.device());
+        return Ok(claim_what_is_left(plain, &openers).map(Seized::free));
     };
     // Beside a vconsole there can be root's programs that ask for no lock.
     if request.force
@@ -179,18 +180,14 @@ fn seize_from(
     Ok(Ok(Seized { claim, left, tape, from }))
 }
 
-/// Claims a console, also what a session has left that ended: its guard may still be giving it back.
-/// `openers` are those who have it open now, where they are known.
-fn claim_what_is_left(request: &Request<'_>, openers: Option<&Openers>) -> Result<Claim, Refusal> {
-    let now = || Openers::of(request.target.device());
-    let mut done = openers.map_or_else(
-        || Claim::acquire(request, &now()),
-        |openers| Claim::acquire(request, openers),
-    );
+/// Claims a console that `openers` have open now, also what a session has left that ended: its guard may
+/// still be giving it back.
+fn claim_what_is_left(request: &Request<'_>, openers: &Openers) -> Result<Claim, Refusal> {
+    let mut done = Claim::acquire(request, openers);
     let until = Instant::now() + FAREWELL;
     while done.as_ref().is_err_and(passes) && Instant::now() < until && !request.asker.gives_up() {
         thread::sleep(BETWEEN_LOOKS);
-        done = Claim::acquire(request, &now());
+        done = Claim::acquire(request, &Openers::of(request.target.device()));
     }
     done
 }

@@ -64,8 +64,7 @@ pub(super) fn of(report: &Report, look: &Look) -> String {
         text += &align(&rows, look);
     }
     if let Some(unseen) = report.unseen.as_ref().filter(|_| !rows.is_empty()) {
-        let line = format!("({unseen})");
-        text += &(look.width.map_or(line.clone(), |width| cut(&line, width)) + "\n");
+        text += &(cut(&format!("({unseen})"), look.width.unwrap_or(usize::MAX)) + "\n");
     }
     text
 }
