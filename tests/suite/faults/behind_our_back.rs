@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::Stage;
-use crate::harness::{Bystander, Session, missing, set_mode, until};
+use crate::harness::{Bystander, Session, in_time, missing, set_mode, took_less_than, until};
 use crate::locks::{NOBODY, all_names, path_name};
 
-/// So soon it is noticed, with time to spare for what else the machine does.
-const SOON: Duration = Duration::from_secs(10);
+/// So soon it is noticed.
+const SOON: Duration = Duration::from_secs(3);
 
 /// All names are there again, and name the session.
 #[track_caller]
@@ -24,24 +24,26 @@ fn are_there_again(stage: &Stage, session: &Session) {
                 .iter()
                 .all(|name| stage.locks.read(name).is_some_and(|it| it == lock.as_bytes()))
     });
-    assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
+    took_less_than(SOON, start);
 }
 
 #[test]
 fn a_lock_that_somebody_overwrites_is_ours_again() {
-    let stage = Stage::new();
-    let session = stage.attach().attached_on(&stage.terminal);
-    for contents in ["", "garbage", NOBODY] {
-        stage.terminal.clear();
-        // In place: it is the same file, and so are the other names.
-        stage.locks.write(&path_name(&stage.guest), contents);
-        stage.terminal.shows("it is ours again");
-        are_there_again(&stage, &session);
-    }
-    stage.talks("still here");
-    stage.terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
-    stage.is_as_before();
+    in_time(|| {
+        let stage = Stage::new();
+        let session = stage.attach().attached_on(&stage.terminal);
+        for contents in ["", "garbage", NOBODY] {
+            stage.terminal.clear();
+            // In place: it is the same file, and so are the other names.
+            stage.locks.write(&path_name(&stage.guest), contents);
+            stage.terminal.shows("it is ours again");
+            are_there_again(&stage, &session);
+        }
+        stage.talks("still here");
+        stage.terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+        stage.is_as_before();
+    });
 }
 
 #[test]
@@ -67,14 +69,16 @@ fn a_lock_that_a_living_program_overwrites_is_theirs() {
 
 #[test]
 fn an_overwritten_lock_is_given_back_also_by_the_guard() {
-    let stage = Stage::new();
-    let session = stage.attach().attached_on(&stage.terminal);
-    stage.locks.write(&path_name(&stage.guest), "garbage");
-    are_there_again(&stage, &session);
-    session.signal(Signal::KILL);
-    assert_eq!(session.wait(), 137);
-    stage.nothing_is_left();
-    stage.is_as_before();
+    in_time(|| {
+        let stage = Stage::new();
+        let session = stage.attach().attached_on(&stage.terminal);
+        stage.locks.write(&path_name(&stage.guest), "garbage");
+        are_there_again(&stage, &session);
+        session.signal(Signal::KILL);
+        assert_eq!(session.wait(), 137);
+        stage.nothing_is_left();
+        stage.is_as_before();
+    });
 }
 
 /// Takes the lock directory away, and gives where it is by then.
@@ -91,111 +95,121 @@ fn make_directory(stage: &Stage) {
 
 #[test]
 fn a_session_follows_its_lock_directory_that_is_replaced() {
-    for signal in [Signal::TERM, Signal::KILL] {
-        let stage = Stage::new();
-        let session = stage.attach().attached_on(&stage.terminal);
-        let old = moves(&stage);
-        make_directory(&stage);
-        are_there_again(&stage, &session);
-        assert_eq!(fs::read_dir(&old).unwrap().count(), 0, "left in the old one");
-        // It is watched as well.
-        fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
-        are_there_again(&stage, &session);
-        stage.talks("still here");
-        session.signal(signal);
-        assert_eq!(session.wait(), 128 + signal.as_raw());
-        fs::remove_dir(&old).unwrap();
-        stage.nothing_is_left();
-        stage.is_as_before();
-    }
+    in_time(|| {
+        for signal in [Signal::TERM, Signal::KILL] {
+            let stage = Stage::new();
+            let session = stage.attach().attached_on(&stage.terminal);
+            let old = moves(&stage);
+            make_directory(&stage);
+            are_there_again(&stage, &session);
+            assert_eq!(fs::read_dir(&old).unwrap().count(), 0, "left in the old one");
+            // It is watched as well.
+            fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
+            are_there_again(&stage, &session);
+            stage.talks("still here");
+            session.signal(signal);
+            assert_eq!(session.wait(), 128 + signal.as_raw());
+            fs::remove_dir(&old).unwrap();
+            stage.nothing_is_left();
+            stage.is_as_before();
+        }
+    });
 }
 
 #[test]
 fn without_a_lock_directory_a_session_says_so_and_waits_for_another() {
-    let stage = Stage::new();
-    let session = stage.attach().attached_on(&stage.terminal);
-    let old = moves(&stage);
-    stage.terminal.shows("is gone");
-    stage.talks("still here");
-    make_directory(&stage);
-    are_there_again(&stage, &session);
-    stage.terminal.shows("following it");
-    stage.terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
-    assert_eq!(fs::read_dir(&old).unwrap().count(), 0);
-    fs::remove_dir(&old).unwrap();
-    stage.is_as_before();
+    in_time(|| {
+        let stage = Stage::new();
+        let session = stage.attach().attached_on(&stage.terminal);
+        let old = moves(&stage);
+        stage.terminal.shows("is gone");
+        stage.talks("still here");
+        make_directory(&stage);
+        are_there_again(&stage, &session);
+        stage.terminal.shows("following it");
+        stage.terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+        assert_eq!(fs::read_dir(&old).unwrap().count(), 0);
+        fs::remove_dir(&old).unwrap();
+        stage.is_as_before();
+    });
 }
 
 #[test]
 fn a_lock_directory_that_is_removed_is_said_to_be_gone() {
-    let stage = Stage::new();
-    let session = stage.attach().attached_on(&stage.terminal);
-    // It may make its locks again in between.
-    until("the directory is removed", || fs::remove_dir_all(stage.locks.path()).is_ok());
-    stage.terminal.shows("is gone");
-    make_directory(&stage);
-    are_there_again(&stage, &session);
-    stage.terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
-    stage.is_as_before();
+    in_time(|| {
+        let stage = Stage::new();
+        let session = stage.attach().attached_on(&stage.terminal);
+        // It may make its locks again in between.
+        until("the directory is removed", || fs::remove_dir_all(stage.locks.path()).is_ok());
+        stage.terminal.shows("is gone");
+        make_directory(&stage);
+        are_there_again(&stage, &session);
+        stage.terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+        stage.is_as_before();
+    });
 }
 
 #[test]
 fn what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing() {
-    if missing("strace") {
-        return;
-    }
-    let stage = Stage::new();
-    let trace = stage.runtime.path().join("trace");
-    let path = trace.to_str().unwrap();
-    let strace = ["strace", "-DDD", "-e", "trace=openat,newfstatat,statx", "-o", path];
-    let session = stage.attach().under(strace).attached_on(&stage.terminal);
-    let looks = || {
-        let trace = fs::read_to_string(&trace).unwrap();
-        trace.lines().filter(|line| line.contains("LCK..")).count()
-    };
-    for _ in 0..200 {
-        let path = stage.locks.write("LCK..another", NOBODY);
-        fs::remove_file(path).unwrap();
-    }
-    let before = looks();
-    // What is done to its own it sees after that.
-    fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
-    are_there_again(&stage, &session);
-    stage.terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
-    let after = looks();
-    stage.is_as_before();
-    fs::remove_file(&trace).unwrap();
-    assert!(before < 200 && after < 200, "{before} and {after} looks at its locks");
+    in_time(|| {
+        if missing("strace") {
+            return;
+        }
+        let stage = Stage::new();
+        let trace = stage.runtime.path().join("trace");
+        let path = trace.to_str().unwrap();
+        let strace = ["strace", "-DDD", "-e", "trace=openat,newfstatat,statx", "-o", path];
+        let session = stage.attach().under(strace).attached_on(&stage.terminal);
+        let looks = || {
+            let trace = fs::read_to_string(&trace).unwrap();
+            trace.lines().filter(|line| line.contains("LCK..")).count()
+        };
+        for _ in 0..200 {
+            let path = stage.locks.write("LCK..another", NOBODY);
+            fs::remove_file(path).unwrap();
+        }
+        let before = looks();
+        // What is done to its own it sees after that.
+        fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
+        are_there_again(&stage, &session);
+        stage.terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+        let after = looks();
+        stage.is_as_before();
+        fs::remove_file(&trace).unwrap();
+        assert!(before < 200 && after < 200, "{before} and {after} looks at its locks");
+    });
 }
 
 #[test]
 fn a_lock_is_made_again_by_the_name_of_another_where_no_file_is_without_a_name() {
-    if missing("strace") {
-        return;
-    }
-    let stage = Stage::new();
-    let trace = stage.runtime.path().join("trace");
-    // In the lock directory a file without a name is what is opened first, after itself and lockdev's. On
-    // some architectures the call that opens itself is another.
-    let nth = if cfg!(target_arch = "x86_64") { 2 } else { 3 };
-    let inject = format!("inject=openat:error=EOPNOTSUPP:when={nth}");
-    let (path, directory) = (trace.to_str().unwrap(), stage.locks.path().to_str().unwrap());
-    let strace = ["strace", "-DDD", "-o", path, "-P", directory, "-e", &inject];
-    let session = stage.attach().under(strace).attached_on(&stage.terminal);
-    let trace = fs::read_to_string(path).unwrap();
-    let is_injected = |line: &str| line.contains("O_TMPFILE") && line.contains("(INJECTED)");
-    assert!(trace.lines().any(is_injected), "{trace}");
-    let inode = |name: &str| fs::metadata(stage.locks.path().join(name)).unwrap().ino();
-    let names = all_names(&stage.guest);
-    let before = inode(&names[0]);
-    fs::remove_file(stage.locks.path().join(&names[1])).unwrap();
-    are_there_again(&stage, &session);
-    assert!(names.iter().all(|name| inode(name) == before), "all are names of one file");
-    stage.terminal.types("\x1d.");
-    assert_eq!(session.wait(), 0);
-    fs::remove_file(path).unwrap();
-    stage.is_as_before();
+    in_time(|| {
+        if missing("strace") {
+            return;
+        }
+        let stage = Stage::new();
+        let trace = stage.runtime.path().join("trace");
+        // In the lock directory a file without a name is what is opened first, after itself and lockdev's. On
+        // some architectures the call that opens itself is another.
+        let nth = if cfg!(target_arch = "x86_64") { 2 } else { 3 };
+        let inject = format!("inject=openat:error=EOPNOTSUPP:when={nth}");
+        let (path, directory) = (trace.to_str().unwrap(), stage.locks.path().to_str().unwrap());
+        let strace = ["strace", "-DDD", "-o", path, "-P", directory, "-e", &inject];
+        let session = stage.attach().under(strace).attached_on(&stage.terminal);
+        let trace = fs::read_to_string(path).unwrap();
+        let is_injected = |line: &str| line.contains("O_TMPFILE") && line.contains("(INJECTED)");
+        assert!(trace.lines().any(is_injected), "{trace}");
+        let inode = |name: &str| fs::metadata(stage.locks.path().join(name)).unwrap().ino();
+        let names = all_names(&stage.guest);
+        let before = inode(&names[0]);
+        fs::remove_file(stage.locks.path().join(&names[1])).unwrap();
+        are_there_again(&stage, &session);
+        assert!(names.iter().all(|name| inode(name) == before), "all are names of one file");
+        stage.terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+        fs::remove_file(path).unwrap();
+        stage.is_as_before();
+    });
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{set_mode, until};
+use super::{GLANCE, set_mode, until};
+
+/// So often it is tried to remove one, that a guard may still be giving locks back in.
+const TRIES: usize = 500;
 
 /// A lock directory as Debian has it: everybody may write, and remove only their own (1777).
 pub(crate) struct Locks {
@@ -59,5 +62,19 @@ impl Locks {
     #[track_caller]
     pub(crate) fn become_empty(&self) {
         until("the lock directory is empty", || self.names().is_empty());
+    }
+}
+
+impl Drop for Locks {
+    /// A file that goes while the directory is removed makes that fail, and tempfile does not say so.
+    fn drop(&mut self) {
+        for _ in 0..TRIES {
+            match std::fs::remove_dir_all(self.path()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(GLANCE);
+                }
+                _ => break,
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::harness::{DEADLINE, Guest, Output, Vconsole, rounds};
+use super::super::harness::{DEADLINE, Guest, Output, Vconsole, in_time, lies_between, rounds};
 use super::console::{Console, guest};
 use super::libvirt::Libvirt;
 use super::peer::Peer;
@@ -42,7 +42,7 @@ fn is_evicted(holder: Peer, console: &dyn Console, owner: User, user: User) -> S
     let screen = held.terminal.screen_so_far();
     let named = before.iter().any(|it| screen.contains(&format!("evicted {}", it.named())));
     assert!(named, "{}: {before:?}; {screen}", holder.name());
-    assert!(took < Duration::from_secs(20), "{} took {took:?}: {screen}", holder.name());
+    lies_between(Duration::ZERO, Duration::from_secs(8), took);
     stays_alone(console, &held);
     held.relays(console);
     running.end();
@@ -76,7 +76,7 @@ fn is_evicted_without_echo(holder: Peer, owner: User, user: User) {
 fn are_evicted(holders: impl Iterator<Item = Peer>, owner: User, user: User) {
     std::thread::scope(|scope| {
         holders.for_each(|holder| {
-            scope.spawn(move || is_evicted_without_echo(holder, owner, user));
+            scope.spawn(move || in_time(|| is_evicted_without_echo(holder, owner, user)));
         });
     });
 }
@@ -159,32 +159,34 @@ fn count(libvirt: &Libvirt, word: &str) -> usize {
 
 #[test]
 fn root_evicts_virsh_and_neither_guest_nor_daemon_notice() {
-    let Some(_turn) = turn() else { return };
-    if Peer::Virsh.is_missing() {
-        return;
-    }
-    for daemon in [User::Root, User::Owner] {
-        let libvirt = Libvirt::start(daemon);
-        let before = libvirt.pids();
-        let screen = is_evicted(Peer::Virsh, &libvirt, daemon, User::Root);
-        let by_hanging_up = format!("by hanging up {}", libvirt.path().display());
-        assert!(screen.contains(&by_hanging_up), "{screen}");
-        assert!(screen.contains("may be gone"), "{screen}");
-        // The guest says what it hears: had it heard what it says, it would say that again.
-        let word = token();
-        let virsh = Peer::Virsh.attach(&libvirt, daemon);
-        virsh.types(&word.repeat(50));
-        let held = Attached::start(&libvirt, User::Root, &["--force"]);
-        held.relays(&libvirt);
-        assert!(count(&libvirt, &word) <= 50, "{}", count(&libvirt, &word));
-        held.leaves(&libvirt);
-        assert_eq!(libvirt.pids(), before);
-        virsh.end();
-        // It can be had the other way again.
-        let again = Peer::Virsh.attach(&libvirt, daemon);
-        again.end();
-        assert_eq!(libvirt.lock_files(), [""; 0]);
-    }
+    in_time(|| {
+        let Some(_turn) = turn() else { return };
+        if Peer::Virsh.is_missing() {
+            return;
+        }
+        for daemon in [User::Root, User::Owner] {
+            let libvirt = Libvirt::start(daemon);
+            let before = libvirt.pids();
+            let screen = is_evicted(Peer::Virsh, &libvirt, daemon, User::Root);
+            let by_hanging_up = format!("by hanging up {}", libvirt.path().display());
+            assert!(screen.contains(&by_hanging_up), "{screen}");
+            assert!(screen.contains("may be gone"), "{screen}");
+            // The guest says what it hears: had it heard what it says, it would say that again.
+            let word = token();
+            let virsh = Peer::Virsh.attach(&libvirt, daemon);
+            virsh.types(&word.repeat(50));
+            let held = Attached::start(&libvirt, User::Root, &["--force"]);
+            held.relays(&libvirt);
+            assert!(count(&libvirt, &word) <= 50, "{}", count(&libvirt, &word));
+            held.leaves(&libvirt);
+            assert_eq!(libvirt.pids(), before);
+            virsh.end();
+            // It can be had the other way again.
+            let again = Peer::Virsh.attach(&libvirt, daemon);
+            again.end();
+            assert_eq!(libvirt.lock_files(), [""; 0]);
+        }
+    });
 }
 
 #[test]
