@@ -9,16 +9,18 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with,
 };
 
 use crate::console::{Kind, Target};
 use crate::process::{Presence, Process};
 use crate::wire::Peer;
 
-/// So many can connect to one socket, which never accepts.
+/// So many can connect between two looks.
 const BACKLOG: i32 = 128;
 
 /// So many of those ahead are looked at. More are nobody's but a joker's.
@@ -29,7 +31,9 @@ const MOST: usize = 64;
 pub struct Place {
     queue: String,
     ticket: String,
-    _socket: OwnedFd,
+    socket: OwnedFd,
+    /// Those behind who wait for our end, and hear of it when these are closed.
+    behind: Vec<OwnedFd>,
     /// Those ahead who are what they say, the nearest first.
     ahead: Vec<Ahead>,
     /// The processes that were ahead at any time, by number and start.
@@ -54,12 +58,13 @@ impl Place {
         let socket = new_socket()?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(format!("{queue}{ticket}").as_bytes())?)?;
         listen(&socket, BACKLOG)?;
-        let (ahead, predecessors) = (Vec::new(), Vec::new());
-        Ok(Self { queue, ticket, _socket: socket, ahead, predecessors })
+        let (behind, ahead, predecessors) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { queue, ticket, socket, behind, ahead, predecessors })
     }
 
     /// Looks who is ahead, and how many they are.
     pub fn look(&mut self) -> usize {
+        self.make_room();
         let table = fs::read("/proc/net/unix").unwrap_or_default();
         let mut tickets = tickets(&String::from_utf8_lossy(&table), &self.queue);
         tickets.retain(|ticket| *ticket < self.ticket);
@@ -78,6 +83,16 @@ impl Place {
             }
         }
         self.ahead.len()
+    }
+
+    /// Makes room for those who are still to connect: who has left again takes some until it is accepted.
+    fn make_room(&mut self) {
+        self.behind.retain(|wire| !has_left(wire));
+        while self.behind.len() < MOST
+            && let Ok(wire) = accept_with(&self.socket, SocketFlags::CLOEXEC)
+        {
+            self.behind.extend(Some(wire).filter(|wire| !has_left(wire)));
+        }
     }
 
     /// Whether this process was ahead once: if it has the console now, it was its turn.
@@ -111,6 +126,13 @@ impl Place {
         }
         Some(Ahead { ticket, wire, peer })
     }
+}
+
+/// Whether the other side of a wire is closed.
+fn has_left(wire: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(wire, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
 fn new_socket() -> io::Result<OwnedFd> {

@@ -4,21 +4,39 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use rustix::process::Signal;
 
-use super::super::harness::{Guest, Locks, Piped, Vconsole, in_time, took_less_than};
+use super::super::harness::{Guest, Locks, Piped, Vconsole, in_time, took_less_than, until};
 use super::{leaves, waiting, waits};
 
 /// The name of the queue in which `waiter` is.
 fn queue_of(waiter: &Piped) -> String {
+    let name = place_of(waiter);
+    name[..=name.rfind('/').unwrap()].to_owned()
+}
+
+/// The name of its place in that.
+fn place_of(waiter: &Piped) -> String {
     let (table, own) =
         (fs::read_to_string("/proc/net/unix").unwrap(), format!("-{}", waiter.pid()));
     let line = table.lines().find(|line| line.contains("@vconsole-wait-") && line.ends_with(&own));
-    let name = line.unwrap().split_once('@').unwrap().1;
-    name[..=name.rfind('/').unwrap()].to_owned()
+    line.unwrap().split_once('@').unwrap().1.to_owned()
+}
+
+/// Comes to a socket of the queue, and leaves; gives false where there is no room to come.
+fn comes_and_leaves(name: &str) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let name = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+    match connect(&socket, &name) {
+        Ok(()) => true,
+        Err(Errno::AGAIN) => false,
+        Err(errno) => panic!("{errno}"),
+    }
 }
 
 /// A ticket that somebody made who does not wait: the `n`th since the machine started.
@@ -40,6 +58,22 @@ fn a_forged_ticket_does_not_make_a_holder_s_turn_of_it() {
     let session = waiting(&guest, &locks).arg("--force").attached_to_pipes();
     assert_eq!(driver.wait(), 4);
     leaves(&session);
+}
+
+#[test]
+fn who_came_and_left_takes_no_room_from_those_who_come() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let first = waits(&guest, &locks);
+    let place = place_of(&first);
+    while comes_and_leaves(&place) {}
+    until("there is room again", || comes_and_leaves(&place));
+    let second = waits(&guest, &locks);
+    second.stderr().hears("1 ahead of you");
+    leaves(&driver);
+    first.stderr().hears("connected to");
+    leaves(&second);
+    leaves(&first);
 }
 
 #[test]
