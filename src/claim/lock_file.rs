@@ -70,8 +70,7 @@ impl Contents {
         if let Ok(int) = <[u8; 4]>::try_from(bytes)
             && !int.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace())
         {
-            let pid = i32::from_ne_bytes(int);
-            return if is_possible(pid) { Self::Pids(vec![pid]) } else { Self::Garbage };
+            return Self::of_four(int);
         }
         let mut words = bytes.split(|byte| byte.is_ascii_whitespace() || *byte == 0);
         let mut words = words.by_ref().filter(|word| !word.is_empty());
@@ -86,6 +85,16 @@ impl Contents {
             }
             None => Self::Garbage,
         }
+    }
+
+    /// A binary int, or digits with the NULs that end a text in C. Where it can be either it names both:
+    /// it is dead only if neither lives.
+    fn of_four(bytes: [u8; 4]) -> Self {
+        let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let text = number(bytes[..end].trim_ascii()).filter(|&pid| is_possible(pid));
+        let binary = Some(i32::from_ne_bytes(bytes)).filter(|&pid| is_possible(pid));
+        let pids: Vec<i32> = text.into_iter().chain(binary.filter(|_| binary != text)).collect();
+        if pids.is_empty() { Self::Garbage } else { Self::Pids(pids) }
     }
 }
 
@@ -172,6 +181,14 @@ mod tests {
         assert_eq!(pids(b"      4242 115200000\n"), [4242]);
         assert_eq!(pids(b"      4242 0\n"), [4242]);
         assert_eq!(pids(&4242_i32.to_ne_bytes()), [4242]);
+    }
+
+    #[test]
+    fn four_bytes_that_can_be_text_or_binary_are_both() {
+        assert_eq!(pids(b"123\0"), [123, i32::from_ne_bytes(*b"123\0")]);
+        assert_eq!(pids(b"12\n\0"), [12, i32::from_ne_bytes(*b"12\n\0")]);
+        assert_eq!(pids(b"7\0\0\0"), [7, i32::from_ne_bytes(*b"7\0\0\0")]);
+        assert_eq!(pids(b"1234\0"), [1234]);
     }
 
     #[test]
