@@ -306,7 +306,7 @@ pub(super) fn is_private_name_of(pid: i32, name: &OsStr) -> bool {
 }
 
 /// How the private names of a process begin: no lock file's for anybody, and nobody else's.
-fn private_names(pid: i32) -> String {
+pub(super) fn private_names(pid: i32) -> String {
     format!(".vconsole.{pid}.")
 }
 

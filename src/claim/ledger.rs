@@ -83,6 +83,8 @@ impl Ledger {
             }
             Deed::Prepare(place, inode, private) => {
                 if let Some(place) = self.places.get_mut(place) {
+                    // The file before this one gets no more names.
+                    place.discard_private();
                     (place.ours, place.private) = (Some(inode), private);
                 }
             }
@@ -177,6 +179,7 @@ impl Ledger {
     /// stay noted.
     pub(super) fn move_to(&mut self, place: usize, directory: Directory) {
         self.taken.iter().filter(|entry| entry.place == place).for_each(|it| self.give_back(it));
+        self.places[place].discard_private();
         self.places[place] = Place { directory, ours: None, private: None };
     }
 
@@ -209,5 +212,37 @@ impl Place {
 impl Entry {
     pub(super) fn is(&self, place: usize, name: &OsStr) -> bool {
         self.place == place && self.name == name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::super::LockPlace;
+    use super::super::directory::private_names;
+    use super::*;
+
+    #[test]
+    fn a_file_that_gets_no_more_names_loses_its_private_one() {
+        let scratch = TempDir::with_prefix("vconsole-ledger-").unwrap();
+        let open = || Directory::open_all(&LockPlace::Directory(scratch.path().into())).unwrap();
+        let own = Process::own_pid();
+        let mut ledger = Ledger::of(own);
+        ledger.add(open().remove(0));
+        let mut prepares = |name: &str| {
+            let private = private_names(own) + name;
+            fs::write(scratch.path().join(&private), "").unwrap();
+            let file = ledger.places[0].directory.look(private.as_ref()).unwrap().unwrap();
+            ledger.note(Deed::Prepare(0, file.inode, Some(private.into())), None);
+        };
+        let left = || fs::read_dir(scratch.path()).unwrap().count();
+        prepares("one");
+        prepares("two");
+        assert_eq!(left(), 1);
+        ledger.move_to(0, open().remove(0));
+        assert_eq!(left(), 0);
     }
 }
