@@ -2,7 +2,8 @@
 
 /// Panics here where `VCONSOLE_TEST_PANIC` names this point. Where `VCONSOLE_TEST_PAUSE` is
 /// `POINT=FIFO`, writes a line with our process number to the fifo, and stops until SIGCONT comes; with
-/// `VCONSOLE_TEST_HOLD` it stops again whenever SIGCONT comes, until there is no such fifo any more.
+/// `VCONSOLE_TEST_HOLD`, and with `VCONSOLE_TEST_HOLD_TOO` at another point, it stops again whenever SIGCONT
+/// comes, until there is no such fifo any more.
 /// Where `VCONSOLE_TEST_HANG` names it, does nothing any more, whatever comes but SIGKILL.
 /// Does nothing where the feature `test-points` is off.
 ///
@@ -17,7 +18,7 @@ pub fn reached(point: &str) {
         "the test point {point} was asked to panic"
     );
     #[cfg(feature = "test-points")]
-    for wish in ["VCONSOLE_TEST_PAUSE", "VCONSOLE_TEST_HOLD"] {
+    for wish in ["VCONSOLE_TEST_PAUSE", "VCONSOLE_TEST_HOLD", "VCONSOLE_TEST_HOLD_TOO"] {
         let pause = std::env::var(wish).unwrap_or_default();
         let Some((_, fifo)) = pause.split_once('=').filter(|(wanted, _)| *wanted == point) else {
             continue;

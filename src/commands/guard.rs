@@ -122,6 +122,7 @@ fn hear_callers(door: &mut Door, console: &str) -> Option<(OwnedFd, Visitor)> {
 
 /// Ends the session, which is our parent as long as it lives, and hears out what it still said.
 fn end_session(session: i32, wire: &OwnedFd, charge: &mut Charge) -> bool {
+    test_point::reached("guard-called");
     if getppid().as_raw() == session {
         let _ = kill(Pid::from_raw(session), Signal::SIGKILL);
     }

@@ -87,7 +87,8 @@ impl Charge {
             Message::Received => self.giver = None,
             Message::Sockets(paths) => self.sockets = paths,
             Message::SideDoor => return descriptor,
-            Message::Goodbye => {}
+            // It has been given back: it is not ours to give any more.
+            Message::Goodbye => self.console = None,
         }
         None
     }

@@ -31,6 +31,11 @@ impl Pause {
         Self::by("VCONSOLE_TEST_HOLD", point)
     }
 
+    /// The same at a second point.
+    pub(crate) fn held_too_at(point: &'static str) -> Self {
+        Self::by("VCONSOLE_TEST_HOLD_TOO", point)
+    }
+
     fn by(variable: &'static str, point: &'static str) -> Self {
         let directory = TempDir::with_prefix("vconsole-pause-").unwrap();
         let fifo = directory.path().join("reached");

@@ -105,3 +105,26 @@ fn what_a_guard_gives_away_is_recorded() {
     assert!(line.contains(guest.path().to_str().unwrap()), "{line}");
     log.is_silent();
 }
+
+#[test]
+fn a_guard_does_not_give_away_what_its_session_has_given_back() {
+    // Without lock files nothing else keeps two apart.
+    let off = |program: Program| program.args(["--locks", "off"]);
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let (late, held) = (Pause::held_too_at("guard-called"), Pause::held_at("relay"));
+    let old = held.of(late.of(off(Vconsole::attach(&guest).locks(&locks)))).attached_to_pipes();
+    let hung = held.reached();
+    let new = off(forced(&guest, &locks)).piped();
+    let guard = late.reached();
+    // Just now it goes on, leaves, and waits for its guard; and somebody else comes.
+    old.signal(Signal::TERM);
+    held.is_over(&[&hung]);
+    let third = off(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    late.is_over(&[&guard]);
+    assert_eq!(new.wait(), 3);
+    guest.say("one driver");
+    third.stdout().hears_exactly("one driver");
+    third.signal(Signal::TERM);
+    assert_eq!(third.wait(), 143);
+    is_as_new(&guest, &locks);
+}
