@@ -22,6 +22,7 @@ use crate::audit::{self, Event};
 use crate::console::{Console, Device, Kind, OpenError, OtherEnd, Role, Target};
 use crate::printable::Printable;
 use crate::process::{Census, Openers, Process};
+use crate::test_point;
 use immunity::{Means, is_another_users};
 use victim::Victim;
 
@@ -62,7 +63,7 @@ impl<'a> Eviction<'a> {
         request: &'a Request<'a>,
         ways: &[(Slot, Way)],
         openers: Option<&Openers>,
-    ) -> Result<Option<Self>, Refusal> {
+    ) -> Result<Option<Self>, Stop> {
         let device = request.target.device();
         let stay = match openers {
             Some(openers) => who_stay(device, openers),
@@ -80,15 +81,23 @@ impl<'a> Eviction<'a> {
                 // It was hung up before.
                 Some(true) if revoked => eviction.evicted.push(holder.clone()),
                 None if is_another_users(holder) => {
-                    return Err(eviction.unevictable(holder, immunity_of_hidden(holder, request)));
+                    let why = immunity_of_hidden(holder, request);
+                    return Err(eviction.unevictable(holder, why).into());
                 }
+                // It has left since its lock was looked at.
+                _ if !holder.is_alive() => return Err(Stop::LookAgain),
                 // It is not known what it has to do with the console: it is not signalled.
-                _ => return Err(held.refusal(request)),
+                _ => return Err(held.refusal(request).into()),
             }
         }
+        test_point::reached("holders-seen");
         eviction.add(&stay)?;
-        let needed = !eviction.victims.is_empty() || !eviction.evicted.is_empty();
-        Ok(needed.then_some(eviction))
+        if !eviction.victims.is_empty() || !eviction.evicted.is_empty() {
+            return Ok(Some(eviction));
+        }
+        // Whose lock was found has let go since, and nobody would take its name.
+        let held = ways.iter().any(|(_, way)| matches!(way, Way::Held(_)));
+        if held { Err(Stop::LookAgain) } else { Ok(None) }
     }
 
     /// Takes hold of all `holders`, or says which of them cannot be evicted.
@@ -105,6 +114,9 @@ impl<'a> Eviction<'a> {
                 Ok(means) => all.push((holder, means)),
                 Err(immunity) => return Err(self.unevictable(holder, immunity)),
             }
+        }
+        if all.iter().any(|(_, means)| *means == Means::HangUp) {
+            self.check_that_a_hang_up_ends_nobody()?;
         }
         for (holder, means) in all {
             match Victim::identify(holder, means, device) {
@@ -207,6 +219,7 @@ impl<'a> Eviction<'a> {
         }
         // Somebody may have logged in on it since we looked.
         target.check_that_it_may_be_driven(&Openers::of(self.device()))?;
+        self.check_that_a_hang_up_ends_nobody()?;
         let unusable = |source| Refusal::Unusable { console: target.to_string(), source };
         let had_flag = console.has_own_flag();
         self.request.guard.tell_hanging_up(target);
@@ -235,6 +248,15 @@ impl<'a> Eviction<'a> {
         // They need a moment to come back.
         thread::sleep(holders::LONG_ENOUGH);
         Ok(())
+    }
+
+    /// Whoever leads a session that the console controls is ended by a hang-up, even where it has closed
+    /// the console itself.
+    fn check_that_a_hang_up_ends_nobody(&self) -> Result<(), Refusal> {
+        match Process::leading_on(self.device()) {
+            Some(leader) => Err(self.unevictable(&leader, Immunity::Controlled)),
+            None => Ok(()),
+        }
     }
 
     /// Sees who has let go, and says so.

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use crate::console::{Console, OpenError, Target};
 use crate::process::{Openers, Process};
+use crate::test_point;
 use evict::Eviction;
 use guard::Guard;
 use lock_set::{LockSet, Stop};
@@ -158,6 +159,7 @@ impl Claim {
     fn attempt(request: &Request<'_>, openers: Option<&Openers>) -> Result<Self, Stop> {
         let unusable = |source| Refusal::Unusable { console: request.target.to_string(), source };
         let (mut locks, ways) = LockSet::look(request)?;
+        test_point::reached("locks-seen");
         let mut eviction = None;
         if request.force {
             eviction = Eviction::plan(request, &ways, openers)?;
@@ -217,8 +219,12 @@ impl Claim {
     /// Evicts who else has the console open, beside us and the session that gave it to us. The claim stands
     /// whatever comes of it.
     pub fn evict_the_rest(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
-        let Some(eviction) = Eviction::plan(request, &[], None)? else { return Ok(()) };
-        match eviction.carry_out(&mut self.console, self.locks.get_mut()) {
+        let done = match Eviction::plan(request, &[], None) {
+            Ok(Some(eviction)) => eviction.carry_out(&mut self.console, self.locks.get_mut()),
+            Ok(None) => Ok(()),
+            Err(stop) => Err(stop),
+        };
+        match done {
             Err(Stop::Refused(refusal)) => Err(refusal),
             // There are no names to take, and so none that changed.
             Ok(()) | Err(Stop::LookAgain) => Ok(()),

@@ -52,10 +52,25 @@ impl Process {
         self.terminal != 0 && !self.is_controlled_by(console)
     }
 
-    /// Whether it leads a session whose controlling terminal is `device`.
+    /// Who leads the session whose controlling terminal is `device`, whether it has that open or not: a
+    /// hang-up sends it SIGHUP (`__tty_hangup` in the kernel's `drivers/tty/tty_io.c`).
     #[must_use]
-    pub fn leads_session_on(&self, device: Device) -> bool {
-        self.session == self.pid && self.is_controlled_by(device)
+    pub fn leading_on(device: Device) -> Option<Self> {
+        every_pid().filter_map(Self::shown).find(|process| {
+            process.session == process.pid
+                && process.is_controlled_by(device)
+                && !process.has_another_of_that_number(device)
+        })
+    }
+
+    /// Whether it sees another devpts instance, with a PTY of its own under this one's number: that is
+    /// its terminal then, and not this one.
+    fn has_another_of_that_number(&self, device: Device) -> bool {
+        let Some(name) = self.terminal_name().filter(|name| name.starts_with("pts/")) else {
+            return false;
+        };
+        let its = fs::metadata(format!("/proc/{}/root/dev/{name}", self.pid));
+        its.is_ok_and(|its| Device::of(&its).is_some_and(|its| its != device))
     }
 
     /// Whether others are lost with it: it is a shell, or leads a session that others are in.

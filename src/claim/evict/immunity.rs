@@ -56,14 +56,7 @@ impl Means {
         } else {
             return Ok(Self::Signals);
         };
-        // The kernel sends SIGHUP to who leads a session on the line (`__tty_hangup` in
-        // `drivers/tty/tty_io.c`).
-        let would_end = holder.leads_session_on(device);
-        match (may_hang_up(), would_end) {
-            (true, true) => Err(Immunity::Controlled),
-            (true, false) => Ok(Self::HangUp),
-            (false, _) => Err(immunity),
-        }
+        if may_hang_up() { Ok(Self::HangUp) } else { Err(immunity) }
     }
 }
 

@@ -6,9 +6,10 @@ use std::fs;
 use rustix::process::Signal;
 
 use super::super::harness::{
-    Bystander, Guest, Locks, Program, SOMEBODY, Terminal, Vconsole, is_alive, not_root, until,
+    Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, is_alive, not_root,
+    until,
 };
-use super::super::locks::path_name;
+use super::super::locks::{all_names, path_name};
 use super::{assert_evicted, assert_refused, client, console, force, forced};
 
 #[test]
@@ -110,6 +111,57 @@ fn root_does_not_hang_up_who_would_be_ended_by_that() {
     let output = forced(&guest, &locks).output();
     assert_refused(&output, "the console is its controlling terminal", "ask the user of sleep");
     assert!(!daemon.has_ended());
+}
+
+#[test]
+fn root_does_not_hang_up_a_line_whose_session_s_leader_has_closed_it() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (console(), Locks::new());
+    // The leader gets the console as its terminal, and only its child has it open.
+    let script = ": < \"$1\"; sleep 1000 3<> \"$1\" & echo open; wait";
+    let leader = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
+    leader.stdout().hears("open");
+    let opener = || {
+        let children = format!("/proc/{0}/task/{0}/children", leader.pid());
+        let child = fs::read_to_string(children).unwrap();
+        fs::read_link(format!("/proc/{}/fd/3", child.trim())).is_ok_and(|it| it == guest.path())
+    };
+    until("its child has the console open", opener);
+    let output = forced(&guest, &locks).output();
+    assert_refused(&output, "the console is its controlling terminal", "ask the user of sh");
+    assert!(
+        output.stderr().contains(&format!("sh (pid {}, ", leader.pid())),
+        "{}",
+        output.stderr()
+    );
+    assert!(!leader.has_ended() && opener());
+}
+
+#[test]
+fn who_leaves_while_it_is_looked_at_is_in_nobody_s_way() {
+    if not_root() {
+        return;
+    }
+    for point in ["locks-seen", "holders-seen"] {
+        let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
+        let client = client(&guest, &terminal, SOMEBODY, &[]);
+        let lock = locks.write(&path_name(&guest), format!("{:>10}\n", client.pid()));
+        let pause = Pause::at(point);
+        let program = Vconsole::attach(&guest).locks(&locks).arg("--force");
+        let session = pause.of(program).piped();
+        let stopped = pause.reached();
+        fs::remove_file(lock).unwrap();
+        client.signal(Signal::KILL);
+        client.wait();
+        pause.is_over(&[&stopped]);
+        session.stderr().hears("connected to");
+        assert_eq!(locks.names(), all_names(&guest), "{point}");
+        session.signal(Signal::TERM);
+        assert_eq!(session.wait(), 143);
+        locks.become_empty();
+    }
 }
 
 #[test]
