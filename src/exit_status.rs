@@ -9,7 +9,7 @@ pub enum ExitStatus {
     Done,
     /// 1: something failed.
     Failed,
-    /// 3: somebody has the console; nothing was touched.
+    /// 3: somebody has the console; nothing was touched, but for who was said to be evicted.
     Busy,
     /// 4: somebody else took the console over.
     TakenOver,

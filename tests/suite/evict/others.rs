@@ -3,14 +3,15 @@
 
 use std::fs;
 
+use rustix::fs::{Uid, chown};
 use rustix::process::Signal;
 
 use super::super::harness::{
     Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, is_alive, not_root,
     until,
 };
-use super::super::locks::{all_names, path_name};
-use super::{assert_evicted, assert_refused, client, console, force, forced};
+use super::super::locks::{NOBODY, all_names, number, path_name};
+use super::{assert_evicted, assert_refused, client, console, force, forced, open_to};
 
 #[test]
 fn who_intruded_on_a_vconsole_is_evicted_when_that_is_taken_over() {
@@ -178,4 +179,30 @@ fn whatever_is_done_about_lock_files_a_client_is_evicted_by_force() {
         // Only who takes locks removes one.
         assert_eq!(lock.exists(), mode != "require", "{mode}");
     }
+}
+
+#[test]
+fn who_has_let_go_before_another_is_refused_is_named_and_stays_gone() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (console(), Locks::new());
+    let (desk, other) = (Terminal::new(), Terminal::new());
+    let heeds = client(&guest, &desk, SOMEBODY, &[]);
+    let stubborn = client(&guest, &other, SOMEBODY, &[Signal::HUP, Signal::TERM]);
+    let own = locks.write(&path_name(&guest), format!("{:>10}\n", stubborn.pid()));
+    let dead = locks.write(&format!("LCK..{}", number(&guest)), NOBODY);
+    for lock in [&own, &dead] {
+        chown(lock, Some(Uid::from_raw(SOMEBODY)), None).unwrap();
+    }
+    let names = locks.names();
+    let output = force(&guest, &locks).output();
+    let said = output.stderr();
+    assert_eq!(output.status, 3, "{said}");
+    assert!(said.contains(&format!("evicted sleep (pid {}, ", heeds.pid())), "{said}");
+    assert!(said.contains("it went on after SIGHUP and SIGTERM"), "{said}");
+    assert_eq!(said.matches("evicted sleep").count(), 1, "{said}");
+    assert!(heeds.has_ended() && !stubborn.has_ended() && open_to(SOMEBODY, &guest));
+    assert_eq!(locks.names(), names);
+    assert_eq!(fs::read_to_string(dead).unwrap(), NOBODY);
 }

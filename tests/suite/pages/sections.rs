@@ -44,7 +44,10 @@ const PROGRAM: &[Section] = &[
             Item("0", "Done: detached, or the input ended as asked."),
             Item("1", "Something failed."),
             Item("2", "Wrong usage."),
-            Item("3", "Busy: somebody has the console. Nothing was touched."),
+            Item(
+                "3",
+                "Busy: somebody has the console. Nothing was touched, but for who was said to be evicted.",
+            ),
             Item("4", "Taken over by somebody else."),
             Item("5", "The console hung up."),
             Item("6", "No such console, not a console, or not permitted."),
@@ -162,7 +165,7 @@ const ATTACH: &[Section] = &[
         "EVICTION",
         &[
             Text(
-                "--force makes programs that are no vconsoles let go of the console, and says what it did: \"evicted minicom (pid 812, bob) by SIGHUP\". Whom it may not evict is known before anybody is disturbed: then it is refused with status 3, with the reason and what would work, and all is as it was. So it is where somebody heeds no signal, or comes back each time.",
+                "--force makes programs that are no vconsoles let go of the console, and says what it did: \"evicted minicom (pid 812, bob) by SIGHUP\". Whom it may not evict is known before anybody is disturbed: then it is refused with status 3, with the reason and what would work, and everything is as it was. Where somebody turns out to heed no signal, or to come back each time, it is refused as well, and the locks are as they were; who has let go by then is named, and stays gone.",
             ),
             Item(
                 "clients that a user sits at",
@@ -244,7 +247,10 @@ const ATTACH: &[Section] = &[
             Item("0", "Detached, or the input ended and the console was quiet as asked."),
             Item("1", "Something failed."),
             Item("2", "Wrong usage."),
-            Item("3", "Busy: somebody has the console. Nothing was touched."),
+            Item(
+                "3",
+                "Busy: somebody has the console. Nothing was touched, but for who was said to be evicted.",
+            ),
             Item(
                 "4",
                 "Taken over by another vconsole: the terminal is as it was, and a line says by whom.",
