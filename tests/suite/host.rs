@@ -9,11 +9,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::termios::{LocalModes, OutputModes, tcgetattr};
 use tempfile::TempDir;
 
-use crate::harness::{Client, Piped, Program, Vconsole, skip, until};
+use crate::harness::{Client, Piped, Process, Program, Vconsole, missing, skip, until};
 
 /// A host that has said where its console is.
 struct Hosted {
@@ -145,6 +145,9 @@ fn host_itself_does_not_have_the_console_open() {
 
 #[test]
 fn a_shell_has_its_terminal_and_answers() {
+    if missing("ps") {
+        return;
+    }
     let hosted = Hosted::start(&Vconsole::host().env("SHELL", "/bin/sh").env("PS1", "ready> "));
     let client = hosted.client();
     client.shows("ready> ");
@@ -217,8 +220,11 @@ fn a_command_that_closed_its_terminal_costs_nothing_and_its_end_is_seen() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(hosted.host.cpu_time() < before + Duration::from_millis(30));
     let children = format!("/proc/{0}/task/{0}/children", hosted.host.pid());
-    let child = std::fs::read_to_string(children).unwrap();
-    assert_eq!(Program::new("kill").args(["-CONT", child.trim()]).output().status, 0);
+    let child = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    let child = Process::find(Pid::from_raw(child).unwrap()).unwrap();
+    // Whom SIGCONT reaches before it has stopped stays stopped.
+    child.is_stopped();
+    child.signal(Signal::CONT);
     assert_eq!(hosted.host.wait(), 4);
     assert_eq!(client.ear().to_the_end(), b"");
 }

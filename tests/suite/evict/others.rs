@@ -7,8 +7,8 @@ use rustix::fs::{Uid, chown};
 use rustix::process::Signal;
 
 use super::super::harness::{
-    Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, is_alive, not_root,
-    until,
+    Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, is_alive, missing,
+    not_root, until,
 };
 use super::super::locks::{NOBODY, all_names, number, path_name};
 use super::{assert_evicted, assert_refused, client, console, force, forced, open_to};
@@ -37,7 +37,7 @@ fn who_intruded_on_a_vconsole_is_evicted_when_that_is_taken_over() {
 
 #[test]
 fn a_child_that_a_client_leaves_behind_is_evicted_as_well() {
-    if not_root() {
+    if not_root() || missing("python3") {
         return;
     }
     let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
@@ -82,7 +82,7 @@ fn a_lock_that_another_writes_meanwhile_is_not_broken_nor_waited_for() {
 
 #[test]
 fn who_started_us_is_not_evicted() {
-    if not_root() {
+    if not_root() || missing("python3") {
         return;
     }
     let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
