@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Guest, Locks, Vconsole, in_time, lies_between};
+use crate::harness::{Guest, Locks, Vconsole, in_time, lies_between, took_less_than};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,14 +17,18 @@ fn an_answer_that_takes_its_time_arrives() {
         let (guest, locks) = (Guest::new(), Locks::new());
         let mut piped = Vconsole::attach(&guest).locks(&locks).piped();
         piped.types("help\r");
+        let asked = Instant::now();
         piped.closes_stdin();
         guest.hears_exactly("help\r");
         // Less than the 3 s for the first byte, then less than the 1 s of quiet.
         std::thread::sleep(SECOND * 2);
+        let began = Instant::now();
         guest.say("usage: ");
+        took_less_than(SECOND * 14 / 5, asked);
         std::thread::sleep(SECOND / 2);
-        guest.say("help\r\n");
         let said = Instant::now();
+        guest.say("help\r\n");
+        took_less_than(SECOND * 4 / 5, began);
         let output = piped.output();
         let stayed = said.elapsed();
         assert_eq!((output.status, output.stdout()), (0, "usage: help\r\n".into()));
@@ -52,14 +56,17 @@ fn linger_counts_from_the_last_byte() {
         let (guest, locks) = (Guest::new(), Locks::new());
         let attach = Vconsole::attach(&guest).args(["--linger", "500ms"]).locks(&locks);
         let mut piped = attach.attached_to_pipes();
+        let mut last = Instant::now();
         piped.closes_stdin();
         for _ in 0..8 {
             std::thread::sleep(SECOND / 10);
+            let now = Instant::now();
             guest.say(".");
+            took_less_than(SECOND * 4 / 10, last);
+            last = now;
         }
-        let said = Instant::now();
         let output = piped.output();
-        let stayed = said.elapsed();
+        let stayed = last.elapsed();
         assert_eq!((output.status, output.stdout()), (0, "........".into()));
         lies_between(SECOND * 4 / 10, SECOND * 3 / 2, stayed);
     });
@@ -81,19 +88,24 @@ fn a_short_linger_leaves_a_silent_guest_soon() {
 
 #[test]
 fn an_answer_that_came_while_it_was_stopped_is_shown() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let attach = Vconsole::attach(&guest).args(["--linger", "2s"]).locks(&locks);
-    let mut piped = attach.attached_to_pipes();
-    piped.closes_stdin();
-    std::thread::sleep(SECOND / 5);
-    piped.signal(Signal::STOP);
-    piped.is_stopped();
-    guest.say("late");
-    // Longer than it lingers.
-    std::thread::sleep(SECOND * 5 / 2);
-    piped.signal(Signal::CONT);
-    let output = piped.output();
-    assert_eq!((output.status, output.stdout()), (0, "late".into()));
+    in_time(|| {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let attach = Vconsole::attach(&guest).args(["--linger", "2s"]).locks(&locks);
+        let mut piped = attach.attached_to_pipes();
+        let start = Instant::now();
+        piped.closes_stdin();
+        std::thread::sleep(SECOND / 5);
+        piped.signal(Signal::STOP);
+        // It lingers still.
+        took_less_than(SECOND * 3 / 2, start);
+        piped.is_stopped();
+        guest.say("late");
+        // Longer than it lingers.
+        std::thread::sleep(SECOND * 5 / 2);
+        piped.signal(Signal::CONT);
+        let output = piped.output();
+        assert_eq!((output.status, output.stdout()), (0, "late".into()));
+    });
 }
 
 #[test]
