@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::guard::awaited_guard;
-use super::harness::{Bystander, Guest, Locks, Piped, Program, SOMEBODY, Vconsole};
+use super::harness::{Bystander, Guest, Locks, Piped, Program, SOMEBODY, Vconsole, set_mode};
 use super::locks::path_name;
 
 /// Where the sockets of a test's sessions are.
@@ -100,6 +100,19 @@ fn who_answers_in_a_sessions_place_is_not_asked() {
     // It was called, and nothing was said to it.
     let line = accept(&impostors[0]).unwrap();
     assert_eq!(recv(&line, &mut [0; 1], RecvFlags::empty()).unwrap().0, 0);
+    drives(&new, &guest);
+}
+
+#[test]
+fn a_session_whose_directory_is_not_its_users_alone_is_not_called() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.attach(&guest, &locks).attached_to_pipes();
+    set_mode(&runtime.directory(), 0o755);
+    let new = runtime.attach(&guest, &locks).arg("--force").attached_to_pipes();
+    let said = String::from_utf8(new.stderr().so_far()).unwrap();
+    let signal = format!("sent SIGTERM to vconsole (pid {}, ", session.pid());
+    assert!(said.contains(&signal) && !said.contains("took "), "{said}");
+    assert_eq!(session.wait(), 143);
     drives(&new, &guest);
 }
 
