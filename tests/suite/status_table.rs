@@ -1,6 +1,6 @@
 //! `status`: the table as it is seen, on terminals of every width and in pipes.
 
-use super::harness::{Guest, Locks, Program, Terminal, Vconsole, until};
+use super::harness::{Guest, Locks, Program, Terminal, Vconsole, missing, not_root, skip, until};
 use super::locks::NOBODY;
 
 /// A lock directory in which there is something of every state.
@@ -67,4 +67,28 @@ fn states_have_colours_on_terminals_alone_and_not_where_they_are_not_wanted() {
     let (screen, _) = shown(&status.clone().env("TERM", "dumb"), 80);
     assert!(!screen.contains('\x1b'), "{screen:?}");
     assert!(!status.output().stdout().contains('\x1b'));
+}
+
+#[test]
+fn what_could_not_be_seen_is_said_also_where_nothing_was_found() {
+    if not_root() || missing("unshare") {
+        return;
+    }
+    // PTYs of its own and no ports, and a /proc that is that of another pid namespace.
+    let mounts = "mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && \
+                  mount -t tmpfs tmpfs /sys/class/tty";
+    let alone = |script: &str| {
+        Program::new("unshare").args(["-m", "--pid", "--fork", "sh", "-c", script, "sh"])
+    };
+    if alone(mounts).output().status != 0 {
+        return skip("PTYs of its own need leave to mount");
+    }
+    let (locks, terminal) = (Locks::new(), Terminal::new());
+    let status = alone(&format!("{mounts} && exec \"$@\""));
+    let status = status.args([env!("CARGO_BIN_EXE_vconsole"), "status"]).locks(&locks);
+    let unseen = "(not seen: the processes that /proc does not show; root sees all)";
+    assert_eq!(status.output().stdout(), format!("{unseen}\n"));
+    assert_eq!(status.on(&terminal).wait(), 0);
+    terminal.shows("no consoles found");
+    assert!(terminal.screen_so_far().starts_with(unseen), "{}", terminal.screen_so_far());
 }

@@ -63,7 +63,7 @@ pub(super) fn of(report: &Report, look: &Look) -> String {
     if !rows.is_empty() {
         text += &align(&rows, look);
     }
-    if let Some(unseen) = report.unseen.as_ref().filter(|_| !rows.is_empty()) {
+    if let Some(unseen) = &report.unseen {
         text += &(cut(&format!("({unseen})"), look.width.unwrap_or(usize::MAX)) + "\n");
     }
     text
