@@ -90,15 +90,17 @@ pub fn local_time(moment: SystemTime) -> String {
     }
 }
 
-/// C0 and C1 controls, line separators, and the marks that change the direction of text or take up
-/// no room (Unicode's `Bidi_Control` and zero-width characters), with which a name could look like
-/// another.
+/// C0 and C1 controls, line separators, marks of annotation, and what changes the direction of text or
+/// shows nothing (Unicode's `Bidi_Control` and `Default_Ignorable_Code_Point`), with which a name could
+/// look like another.
 fn drives_a_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -109,6 +111,17 @@ mod tests {
     fn what_others_chose_cannot_drive_the_terminal() {
         assert_eq!(Printable::bytes(b"a\x1b]0;x\x07\n\xff").to_string(), r"a\x1b]0;x\x07\n\xff");
         assert_eq!(Printable::new("\u{9b}2J\u{202e}exe").to_string(), r"\u{9b}2J\u{202e}exe");
+    }
+
+    #[test]
+    fn what_shows_nothing_is_shown_by_its_number() {
+        for hidden in "\u{ad}\u{34f}\u{115f}\u{17b5}\u{180b}\u{180e}\u{200b}\u{2060}\u{3164}\u{fe00}\
+                       \u{fe0f}\u{feff}\u{ffa0}\u{fff0}\u{1bca0}\u{1d173}\u{e0001}\u{e0100}\u{e01ef}"
+            .chars()
+        {
+            let number = format!("a\\u{{{:x}}}b", u32::from(hidden));
+            assert_eq!(Printable::new(&format!("a{hidden}b")).to_string(), number);
+        }
     }
 
     #[test]

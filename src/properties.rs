@@ -58,13 +58,16 @@ pub fn printable(bytes: &[u8]) {
 
 /// Asserts that a text has no control character, none that reorders text and none that hides.
 pub(crate) fn is_harmless(text: &str) {
-    // Unicode's Cc, and of Cf and Zl and Zp those that turn or hide what stands beside them.
+    // Unicode's Cc, Zl and Zp, and those of other kinds that turn what stands beside them, or show
+    // nothing: all that a renderer may ignore.
     let harmful = |character: char| {
         let number = u32::from(character);
-        let marks = [0x200b..=0x200f, 0x2028..=0x202e, 0x2060..=0x206f, 0xe0000..=0xe007f];
+        let marks = [0x200b..=0x200f, 0x2028..=0x202e, 0x2060..=0x206f, 0xfff0..=0xfff8];
+        let selectors = [0x180b..=0x180f, 0xfe00..=0xfe0f, 0xe0000..=0xe0fff];
+        let fillers = [0x115f..=0x1160, 0x17b4..=0x17b5, 0x1bca0..=0x1bca3, 0x1d173..=0x1d17a];
         character.is_control()
-            || [0xad, 0x61c, 0xfeff].contains(&number)
-            || marks.iter().any(|range| range.contains(&number))
+            || [0xad, 0x34f, 0x61c, 0x3164, 0xfeff, 0xffa0].contains(&number)
+            || [&marks[..], &selectors, &fillers].concat().iter().any(|it| it.contains(&number))
     };
     assert!(!text.chars().any(harmful), "{text:?} can drive a terminal");
 }
@@ -154,6 +157,7 @@ mod tests {
         gift: ["\x01", "\x02", "\x03", "\0\0\0\0\0\0\0\0", "\x09\0\0\0\0\0\0\0"],
         time: ["s", "m", "h", "ms", "forever", "-", "P", "T", "H", "9223372036854775807", "ns", " ", ".", "d", "y"],
         escape_key: ["^", "]", "a", "A", "?", "none", "\x1d", "@", "_", "~"],
-        printable: ["\\", "\n", "\x1b[2J", "\u{9b}", "\u{202e}", "x1b", "\u{e9}", "{", "}", "u{9b}", "\u{feff}"],
+        printable: ["\\", "\n", "\x1b[2J", "\u{9b}", "\u{202e}", "x1b", "\u{e9}", "{", "}", "u{9b}", "\u{feff}",
+            "\u{34f}", "\u{180e}", "\u{fe0f}", "\u{e01ef}", "\u{3164}"],
     }
 }
