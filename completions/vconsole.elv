@@ -56,7 +56,7 @@ set edit:completion:arg-completer[vconsole] = {|@words|
             cand --help 'Print help (see more with ''--help'')'
         }
         &'vconsole;host'= {
-            cand --link 'Also make this symlink to the PTY, and remove it at the end; an existing file is never replaced'
+            cand --link 'Also make this symlink to the PTY, and remove it at the end. Nothing is replaced but a symlink of yours that leads to a PTY which is gone'
             cand --attach 'Attach to it at once; leaving ends the command'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'

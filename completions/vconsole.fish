@@ -61,7 +61,7 @@ complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l watch -d 'L
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l lock-dir -d 'The lock directory, or `auto`: the system\'s (/var/lock, else /run/lock). A directory named lockdev in it is used as well' -r -f -a "(__fish_complete_directories)"
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l json -d 'Print one JSON document; vconsole-status(1) describes it'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c vconsole -n "__fish_vconsole_using_subcommand host" -l link -d 'Also make this symlink to the PTY, and remove it at the end; an existing file is never replaced' -r -F
+complete -c vconsole -n "__fish_vconsole_using_subcommand host" -l link -d 'Also make this symlink to the PTY, and remove it at the end. Nothing is replaced but a symlink of yours that leads to a PTY which is gone' -r -F
 complete -c vconsole -n "__fish_vconsole_using_subcommand host" -l attach -d 'Attach to it at once; leaving ends the command'
 complete -c vconsole -n "__fish_vconsole_using_subcommand host" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach status" -f -a "(__fish_vconsole_console)"

@@ -72,7 +72,8 @@ console.";
 
 const AFTER_HOST: &str = "\
 Exit status: that of COMMAND, or 128+N where signal N ended it or host; 127 where there is no such \
-command, 126 where it cannot be run. With --attach: that of `vconsole attach`.";
+command, 126 where it cannot be run. With --attach, where COMMAND still runs: that of \
+`vconsole attach`.";
 
 /// `vconsole attach`.
 #[derive(Clone, Debug, Args)]
@@ -217,7 +218,8 @@ pub struct Status {
 /// `vconsole host`.
 #[derive(Debug, Args)]
 pub struct Host {
-    /// Also make this symlink to the PTY, and remove it at the end; an existing file is never replaced
+    /// Also make this symlink to the PTY, and remove it at the end. Nothing is replaced but a symlink of
+    /// yours that leads to a PTY which is gone
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub link: Option<PathBuf>,
 

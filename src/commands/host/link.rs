@@ -1,4 +1,5 @@
-//! `--link`: a symlink to the console, which never replaces anything but its own.
+//! `--link`: a symlink to the console, which replaces nothing but a symlink of its user's that leads to a
+//! PTY which is gone: most likely what a host that was killed left there.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,7 +22,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes the symlink `name` to `console`. What a host that was killed left there is replaced.
+    /// Makes the symlink `name` to `console`. What seems to be left of a host that was killed is replaced.
     pub(super) fn make(name: &Path, console: &Path) -> anyhow::Result<Self> {
         let shown = Printable::new(name);
         let mut made = symlink(console, name);
@@ -52,7 +53,7 @@ impl Drop for Link {
     }
 }
 
-/// A link that a host made and could not remove, known by its inode.
+/// A link as a host leaves it that could not remove it, known by its inode.
 struct Leftover((u64, u64));
 
 impl Leftover {

@@ -311,7 +311,7 @@ const HOST: &[Section] = &[
     (
         "OUTPUT",
         &[Text(
-            "The path of the PTY, on a line of its own. What the command prints while nobody is attached is kept, up to 64 KiB, and delivered to whoever attaches next; older output is dropped, and a line says how much. When the command ends, the console stays until an attached reader has taken everything, but 5 s at most.",
+            "The path of the PTY, on a line of its own. What the command prints while nobody is attached is kept, up to 64 KiB, and delivered to whoever attaches next; older output is dropped, and a line says how much. When the command ends, the console stays until an attached reader has taken everything, but 5 s at most, or 1 s where host cannot see whether it reads: as an ordinary user whom the kernel lets trace nobody else (Yama's ptrace_scope=1, say).",
         )],
     ),
     (
