@@ -1,5 +1,6 @@
 //! `attach --read-only`: watching what another drives, or a console that nobody drives.
 
+mod behind;
 mod feed;
 mod hostile;
 mod wheel;

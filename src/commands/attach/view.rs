@@ -197,6 +197,11 @@ fn take_the_wheel(
             view.typed.clear();
             Ok(Role::Watch(Box::new(view)))
         }
+        // It has ended, or we are to: what came is still shown first.
+        Err(error) if is_gone(&error) || signals.ending().is_some() => {
+            view.typed.clear();
+            Ok(Role::Watch(Box::new(view)))
+        }
         Err(error) => Err(error),
     }
 }
@@ -297,11 +302,11 @@ impl View {
                 Place { at: place.at.saturating_add(more as u64), ..place }
             }
         };
-        if at.reel == gained.tape.end().reel {
-            let oldest = gained.tape.oldest();
-            tell_what_was_missed(oldest.saturating_sub(at.at), notices);
-            bytes.extend(gained.tape.all_from(at.at.max(oldest)));
-        }
+        // Another tape began after ours had ended: all of it is news.
+        let goes_on = at.reel == gained.tape.end().reel;
+        let (at, oldest) = (if goes_on { at.at } else { 0 }, gained.tape.oldest());
+        tell_what_was_missed(oldest.saturating_sub(at), notices);
+        bytes.extend(gained.tape.all_from(at.max(oldest)));
         bytes
     }
 }
