@@ -132,7 +132,8 @@ impl Gallery {
             Some(_) => (self.tape.oldest(), self.tape.oldest()),
             None => (self.tape.oldest().max(end.at.saturating_sub(SHORT as u64)), 0),
         };
-        let answer = Answer::Watching { from: Place { at, ..end } };
+        // What was missed by now is told later, as all that is missed: the place is before it.
+        let answer = Answer::Watching { from: Place { at: at - missed, ..end } };
         let told = wire::send(&wire, &answer, &[theirs.as_fd()]);
         let (wire_token, pipe_token) = (self.next * ENDS, self.next * ENDS + 1);
         let listen = |fd: &OwnedFd, token, flags| {
@@ -299,14 +300,23 @@ mod tests {
 
     /// Somebody who watches: their end of the line, and their pipe.
     fn comes(gallery: &mut Gallery, from: Option<Place>) -> (OwnedFd, OwnedFd) {
+        let (line, _, pipe) = sits_down(gallery, from);
+        (line, pipe)
+    }
+
+    /// The same, with the place from which it is told to see.
+    fn sits_down(gallery: &mut Gallery, from: Option<Place>) -> (OwnedFd, Place, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let peer = Peer { pid: std::process::id().cast_signed(), uid: 0 };
         let who = Visitor::at(peer, About::default()).unwrap();
         gallery.seat(ours, who, from).unwrap();
-        let (_, mut descriptors) = wire::receive::<Answer>(&theirs).unwrap().unwrap();
-        (theirs, descriptors.pop().unwrap())
+        let answered = wire::receive(&theirs).unwrap();
+        let Some((Answer::Watching { from }, mut descriptors)) = answered else {
+            panic!("no seat")
+        };
+        (theirs, from, descriptors.pop().unwrap())
     }
 
     fn after_a_takeover() -> Gallery {
@@ -332,6 +342,21 @@ mod tests {
         gallery.hears(&vec![b'x'; LONG]);
         comes(&mut gallery, Some(Place { reel: 8, at: 1000 }));
         assert_eq!((gallery.viewers[&0].at, gallery.viewers[&0].missed), (10, 10));
+    }
+
+    #[test]
+    fn what_is_missed_on_sitting_down_is_counted_once() {
+        let mut gallery = after_a_takeover();
+        gallery.hears(&vec![b'x'; LONG + 5]);
+        for from in [Place { reel: 7, at: 3 }, Place { reel: 8, at: 1000 }] {
+            let (line, from, pipe) = sits_down(&mut gallery, Some(from));
+            gallery.feed_at = Instant::now();
+            gallery.look();
+            let told = wire::receive(&line).unwrap();
+            let Some((Answer::Missed(missed), _)) = told else { panic!("told nothing") };
+            let place = from.at + missed + ioctl_fionread(&pipe).unwrap();
+            assert_eq!(place, gallery.viewers.values().last().unwrap().at);
+        }
     }
 
     #[test]

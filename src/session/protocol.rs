@@ -122,9 +122,9 @@ pub enum Answer {
         /// All the rest of the file is the tape for those who watch, which ends here.
         tape: Option<Place>,
     },
-    /// Here is the pipe; what is printed from this place on comes through it.
+    /// Here is the pipe; what is printed from this place on comes through it, but for what is missed.
     Watching {
-        /// The place of the first byte.
+        /// The place of the first byte that comes, or is missed.
         from: Place,
     },
     /// So many bytes were left out of the pipe: the viewer was too slow.

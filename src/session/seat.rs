@@ -75,7 +75,7 @@ impl Seat {
         Self { wire, feed, from: Place { reel: 7, at: 0 } }
     }
 
-    /// The place of the first byte that comes.
+    /// The place of the first byte that comes, or is missed.
     #[must_use]
     pub fn from(&self) -> Place {
         self.from
