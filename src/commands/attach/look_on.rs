@@ -74,18 +74,20 @@ pub(super) fn look_on_after(
     notices: &mut Notices,
     signals: &mut Signals,
 ) -> anyhow::Result<Role> {
-    let role = look_on(options, target, from, notices, signals)?;
+    let role = look_on(options, target, from, notices, signals);
     let goes_on = match &role {
-        Role::Watch(view) => from.is_some_and(|from| from.reel == view.reel()),
-        Role::Drive { .. } => false,
-        Role::Out(_) => true,
+        Ok(Role::Watch(view)) => from.is_some_and(|from| from.reel == view.reel()),
+        Ok(Role::Drive { .. }) => false,
+        Ok(Role::Out(_)) => true,
+        // Also where the console is gone, or another program has it.
+        Err(_) => signals.ending().is_some(),
     };
     if let Some(heir) = heir.filter(|_| !goes_on) {
         notices.say(format_args!(
             "vconsole (pid {heir}) had taken {target} over, and is gone: what it read may be missing"
         ));
     }
-    Ok(role)
+    role
 }
 
 /// Claims the console, if nobody is in the way: then we read it ourselves.

@@ -116,6 +116,26 @@ fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may
 }
 
 #[test]
+fn who_was_stopped_while_another_drove_until_the_console_was_gone_is_told_so_too() {
+    let (mut guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    viewer.signal(Signal::STOP);
+    viewer.is_stopped();
+    let next = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    assert_eq!(driver.wait(), 4);
+    guest.say("never seen");
+    next.stdout().hears("never seen");
+    guest.hang_up();
+    assert_eq!(next.wait(), 5);
+    viewer.signal(Signal::CONT);
+    let told = viewer.output();
+    assert_eq!(told.status, 5, "{told:?}");
+    let heir = format!("vconsole (pid {}) had taken ", next.pid());
+    assert!(told.stderr().contains(&heir) && told.stderr().contains("may be missing"), "{told:?}");
+}
+
+#[test]
 fn who_was_stopped_while_its_heir_lost_the_console_and_got_it_again_is_told_so() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
