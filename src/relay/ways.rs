@@ -257,21 +257,24 @@ impl Relay<'_> {
         self.tell_losses();
     }
 
-    /// Writes what was read, both ways, for [`GRACE`] at most.
+    /// Writes what was read, both ways, for [`GRACE`] at most. An error on one way is none on the other.
     pub(super) fn deliver_the_rest(&mut self) {
         let until = Instant::now() + GRACE;
-        while self.write_console().is_ok() && self.write_output().is_ok() {
+        let (mut up, mut down) = (true, true);
+        loop {
+            up = up && self.write_console().is_ok();
+            down = down && self.write_output().is_ok();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || !self.wait_for_room(left) {
+            if left.is_zero() || !self.wait_for_room(up, down, left) {
                 break;
             }
         }
     }
 
-    /// Waits until more can be written. False where there is nothing more to write.
-    fn wait_for_room(&self, patience: Duration) -> bool {
-        let up = (!self.typed.is_empty()).then(|| self.line.as_fd());
-        let down = (!self.printed.is_empty()).then(|| self.output.as_fd());
+    /// Waits until more can be written, on the ways that go. False where there is nothing more to write.
+    fn wait_for_room(&self, up: bool, down: bool, patience: Duration) -> bool {
+        let up = (up && !self.typed.is_empty()).then(|| self.line.as_fd());
+        let down = (down && !self.printed.is_empty()).then(|| self.output.as_fd());
         let out = |fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT);
         let patience = timeout(patience);
         // All that can go wrong is an interruption, and the caller looks at the clock anyway.

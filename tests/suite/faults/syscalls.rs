@@ -2,9 +2,14 @@
 //!
 //! Not from the first call on: the dynamic loader reads its libraries without a thought of failure.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
+
 use super::{Stage, said};
 use crate::guard::{awaited_guard_of, what_it_guards};
 use crate::harness::{Program, Session, missing, until};
+use crate::pipes::noise;
 
 /// Has system calls fail as `inject` says; those on `path` alone, if there is one.
 fn failing(program: Program, inject: &str, path: Option<&str>) -> Program {
@@ -109,6 +114,37 @@ fn a_console_that_fails_has_hung_up() {
         stage.terminal.shows("hung up");
         stage.is_as_before();
     }
+}
+
+#[test]
+fn what_was_printed_is_shown_where_the_console_takes_nothing_any_more() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    let console = stage.guest.path().to_str().unwrap();
+    let attach = failing(stage.attach(), "write:error=EINVAL:when=1+", Some(console));
+    let piped = attach.attached_to_pipes();
+    piped.stdout().pause();
+    // More than may wait for the pipe, and less than the two take together.
+    let said = noise(90_000);
+    stage.guest.say(&said);
+    piped.reads_no_more();
+    piped.signal(Signal::STOP);
+    piped.types("y");
+    piped.stdout().resume();
+    let mut heard = 0;
+    until("the pipe is empty", || {
+        let before = std::mem::replace(&mut heard, piped.stdout().so_far().len());
+        std::thread::sleep(Duration::from_millis(50));
+        heard > 0 && heard == before
+    });
+    assert!(heard < said.len(), "nothing waits for the pipe");
+    piped.signal(Signal::CONT);
+    let output = piped.output();
+    assert_eq!(output.status, 1, "{}", output.stderr());
+    assert!(said == output.stdout, "{} bytes of {}", output.stdout.len(), said.len());
+    stage.nothing_is_left();
 }
 
 #[test]
