@@ -112,7 +112,8 @@ fn take_the_seat(
     test_point::reached("claimed");
     if let Some(signal) = signals.ending() {
         say_lost(&gained.left, notices);
-        return Ok(Role::Out(ExitStatus::Signal(signal)));
+        drop(gained);
+        return Ok(leave(target, Ending::Signal(signal), &Traffic::default(), notices));
     }
     let Gained { claim, guard, left, tape, from, terminal, .. } = gained;
     if let Some(from) = from {
@@ -189,6 +190,15 @@ fn record_gain(options: &cli::Attach, target: &Target, gained: &Gained) {
         None => Event::Attached { how: gained.how, reason },
     };
     audit::record(&target.to_string(), &event);
+}
+
+/// Says and records how a session ended that has nothing to give back any more.
+fn leave(target: &Target, ending: Ending, traffic: &Traffic, notices: &mut Notices) -> Role {
+    let why = last_words(ending, None, target);
+    record_end(target, &why, traffic);
+    notices.say(why);
+    notices.flush(LAST_WORDS);
+    Role::Out(exit_status(ending))
 }
 
 fn record_end(target: &Target, why: &str, traffic: &Traffic) {

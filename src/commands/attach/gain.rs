@@ -173,6 +173,7 @@ fn seize_from(
     // Beside a vconsole there can be root's programs that ask for no lock.
     if request.force
         && let Err(refusal) = claim.evict_the_rest(request)
+        && !matches!(refusal, Refusal::GivenUp { .. })
     {
         user.hears(&format!("{refusal}: what it reads is lost to you"));
     }

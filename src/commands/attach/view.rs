@@ -15,7 +15,7 @@ use rustix::termios::isatty;
 use super::gain::{Gained, MakesWay, claim_now, find_again};
 use super::look_on::{follow, is_gone, look_on_after};
 use super::watch::{GuardWatch, terminal_guard};
-use super::{LAST_WORDS, Role, exit_status, last_words, record_end};
+use super::{Role, leave};
 use crate::audit::{self, Event};
 use crate::claim::Refusal;
 use crate::claim::guard::Guard;
@@ -119,14 +119,6 @@ pub(super) fn watch(
             Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
         }
     }
-}
-
-fn leave(target: &Target, ending: Ending, traffic: &Traffic, notices: &mut Notices) -> Role {
-    let why = last_words(ending, None, target);
-    record_end(target, &why, traffic);
-    notices.say(why);
-    notices.flush(LAST_WORDS);
-    Role::Out(exit_status(ending))
 }
 
 /// Watches whoever drives, and after a takeover whoever drives then.

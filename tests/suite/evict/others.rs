@@ -6,6 +6,7 @@ use std::fs;
 use rustix::fs::{Uid, chown};
 use rustix::process::Signal;
 
+use super::super::audit::Log;
 use super::super::harness::{
     Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, is_alive, missing,
     not_root, until,
@@ -32,6 +33,30 @@ fn who_intruded_on_a_vconsole_is_evicted_when_that_is_taken_over() {
     guest.hears_exactly("and back");
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
+    locks.assert_empty();
+}
+
+#[test]
+fn who_is_ended_while_it_evicts_an_intruder_says_that_and_nothing_else() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, log, terminal) = (Guest::new(), Locks::new(), Log::new(), Terminal::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let _intruder = client(&guest, &terminal, 0, &[Signal::HUP]);
+    let new = log.of(Vconsole::attach(&guest).locks(&locks).arg("--force")).piped();
+    assert_eq!(old.wait(), 4);
+    new.stderr().hears("waiting for it to leave");
+    new.signal(Signal::INT);
+    let told = new.output();
+    assert_eq!(told.status, 130, "{told:?}");
+    assert!(
+        told.stderr().ends_with(&format!("ended by SIGINT, left {}\n", guest.path().display()))
+    );
+    assert!(!told.stderr().contains("is lost to you"), "{told:?}");
+    log.says("event=took-over from=");
+    log.says("event=ended why=\"ended by SIGINT");
+    log.is_silent();
     locks.assert_empty();
 }
 
