@@ -306,13 +306,22 @@ fn packed(device: Device) -> u64 {
 /// Whether we are in the machine's first pid namespace, in which every process has a number.
 #[must_use]
 pub fn in_first_namespace() -> bool {
-    *FIRST_NAMESPACE
+    *OWN_NAMESPACE == Some(FIRST_NAMESPACE)
 }
 
-static FIRST_NAMESPACE: LazyLock<bool> = LazyLock::new(|| {
-    // PROC_PID_INIT_INO, which the kernel gives to the first one (include/uapi/linux/nsfs.h).
-    const FIRST: &str = "pid:[4026531836]";
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|name| name.as_os_str() == FIRST)
+/// The number of our pid namespace, where it is not the machine's first one. Nothing either where there is
+/// no `/proc`.
+#[must_use]
+pub fn namespace_beside_the_first() -> Option<u64> {
+    OWN_NAMESPACE.filter(|&own| own != FIRST_NAMESPACE)
+}
+
+/// `PROC_PID_INIT_INO`, which the kernel gives to the first one (`include/uapi/linux/nsfs.h`).
+const FIRST_NAMESPACE: u64 = 4_026_531_836;
+
+static OWN_NAMESPACE: LazyLock<Option<u64>> = LazyLock::new(|| {
+    let name = fs::read_link("/proc/self/ns/pid").ok()?;
+    name.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 });
 
 /// The file that we run.

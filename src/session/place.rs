@@ -17,7 +17,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-use crate::process::{Process, in_first_namespace};
+use crate::process::{Process, in_first_namespace, namespace_beside_the_first};
 use crate::test_point;
 use crate::wire::Peer;
 
@@ -148,8 +148,12 @@ fn open_socket() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-fn name_of(pid: i32, who: Who) -> String {
-    format!("{pid}{}", who.suffix())
+/// The name of the socket of the session that is process `pid` here, or of its guard. Where containers share
+/// a directory, as `/tmp`, each has processes of the same numbers: who is in one says in which.
+#[must_use]
+pub fn name_of(pid: i32, who: Who) -> String {
+    let namespace = namespace_beside_the_first().map(|number| format!("-{number}"));
+    format!("{pid}{}{}", namespace.unwrap_or_default(), who.suffix())
 }
 
 /// Where a user's sockets can be: the first for as long as it is there, which for an ordinary user is from
@@ -220,7 +224,7 @@ fn is_refused(path: &Path) -> bool {
     tried == Err(Errno::CONNREFUSED)
 }
 
-/// Whether the process that made a private name is certainly gone.
+/// Whether the process that made a private name is certainly gone. One of another pid namespace is not known.
 fn is_gone(name: &str) -> bool {
     let pid = name.split('.').next().and_then(|pid| pid.parse().ok());
     in_first_namespace()

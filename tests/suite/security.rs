@@ -13,7 +13,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::guard::awaited_guard;
-use super::harness::{Bystander, Guest, Locks, Piped, Program, SOMEBODY, Vconsole, set_mode};
+use super::harness::{
+    Bystander, Guest, Locks, Piped, Program, SOMEBODY, Vconsole, missing, not_root, set_mode,
+};
 use super::locks::path_name;
 
 /// Where the sockets of a test's sessions are.
@@ -50,8 +52,29 @@ fn the_sockets_directory_is_its_users_alone_whatever_the_umask() {
     let session = session.env("VCONSOLE_TEST_RUNTIME", runtime.0.path()).attached_to_pipes();
     let directory = runtime.directory();
     assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o7777, 0o700);
-    assert!(directory.join(session.pid().to_string()).exists());
+    assert!(directory.join(&session.socket_names()[0]).exists());
     drives(&session, &guest);
+}
+
+#[test]
+fn containers_that_share_a_directory_leave_each_others_sockets_alone() {
+    if not_root() || missing("unshare") || missing("nsenter") {
+        return;
+    }
+    let (guests, locks, runtime) = ([(); 2].map(|()| Guest::new()), Locks::new(), Runtime::new());
+    // Each is process 1 there.
+    let container = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child=KILL"];
+    let [first, mut second] = guests.each_ref().map(|guest| {
+        runtime.attach(guest, &locks).args(["--linger", "0"]).under(container).attached_to_pipes()
+    });
+    assert_eq!(fs::read_dir(runtime.directory()).unwrap().count(), 4);
+    second.closes_stdin();
+    assert_eq!(second.wait(), 0);
+    let unshare = first.pid();
+    let inside = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+    let enter = ["nsenter", "--target", inside.trim(), "--pid", "--mount"];
+    let viewer = runtime.attach(&guests[0], &locks).arg("--read-only").under(enter).piped();
+    viewer.stderr().hears("watching");
 }
 
 #[test]
@@ -79,7 +102,7 @@ fn a_directory_that_others_can_write_to_gets_no_sockets() {
 fn who_answers_in_a_sessions_place_is_not_asked() {
     let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
     let session = runtime.attach(&guest, &locks).attached_to_pipes();
-    let door = runtime.directory().join(session.pid().to_string());
+    let door = runtime.directory().join(&session.socket_names()[0]);
     let impostors: Vec<_> = [door.clone(), door.with_extension("guard")]
         .iter()
         .map(|path| {

@@ -42,8 +42,7 @@ impl Runtime {
     /// The sockets of a session and of its guard.
     fn sockets_of(&self, session: &Piped) -> [PathBuf; 2] {
         let directory = self.directory();
-        let pid = session.pid();
-        [pid.to_string(), format!("{pid}.guard")].map(|name| directory.join(name))
+        session.socket_names().map(|name| directory.join(name))
     }
 }
 

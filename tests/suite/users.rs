@@ -73,7 +73,7 @@ fn another_user_does_not_reach_the_socket() {
     let session = log.of(attach(&guest, &locks, SOMEBODY)).attached_to_pipes();
     log.says("event=attached");
     let directory = PathBuf::from(format!("/tmp/vconsole-{SOMEBODY}"));
-    for socket in [session.pid().to_string(), format!("{}.guard", session.pid())] {
+    for socket in session.socket_names() {
         let socket = directory.join(socket);
         assert!(socket.exists(), "{}", socket.display());
         let refused = as_user(STRANGER, || call(&socket)).unwrap_err();
@@ -95,7 +95,7 @@ fn another_user_who_reaches_the_socket_is_turned_away_and_it_is_recorded() {
     let session = session.env("VCONSOLE_TEST_RUNTIME", runtime.path()).attached_to_pipes();
     log.says("event=attached");
     let directory = runtime.path().join(SOMEBODY.to_string());
-    let door = directory.join(session.pid().to_string());
+    let door = directory.join(&session.socket_names()[0]);
     let side_door = door.with_extension("guard");
     // Somebody has opened what was closed.
     for (path, mode) in [(&directory, 0o755), (&door, 0o777), (&side_door, 0o777)] {
@@ -228,7 +228,7 @@ fn the_session_of_a_user_who_is_logged_in_is_found_in_their_runtime_directory() 
     // Not by this variable, which another user's session has not.
     let user = attach(&guest, &locks, LOGGED_IN).env("XDG_RUNTIME_DIR", "/nonexistent");
     let user = user.attached_to_pipes();
-    let door = login.0.join("vconsole").join(user.pid().to_string());
+    let door = login.0.join("vconsole").join(&user.socket_names()[0]);
     assert!(door.exists(), "{}", door.display());
     let forced = Vconsole::attach(&guest).args(["--force", "--linger", "0"]).locks(&locks);
     let output =

@@ -11,6 +11,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, pidfd_open,
     pidfd_send_signal, set_child_subreaper, waitid,
 };
+use vconsole::session::place::{Who, name_of};
 
 use super::{DEADLINE, ready, until};
 
@@ -59,6 +60,11 @@ impl Process {
     /// Waits until it ended; false when the deadline passed.
     pub(super) fn ends(&self) -> bool {
         ready(&self.pidfd, PollFlags::IN, DEADLINE)
+    }
+
+    /// The names of the sockets of a session and of its guard, of which this is the session.
+    pub(crate) fn socket_names(&self) -> [String; 2] {
+        [Who::Session, Who::Guard].map(|who| name_of(self.pid(), who))
     }
 
     /// Waits until it is stopped, as SIGSTOP and SIGTSTP do it.

@@ -280,7 +280,7 @@ fn who_asked_politely_before_the_wheel_was_taken_gets_nothing() {
         let attach = Vconsole::attach(&guest).arg("--read-only").locks(&locks);
         let reader = runtime.of(attach).on(&desk);
         desk.shows("nobody drives it");
-        let door = runtime.directory().join(reader.pid().to_string());
+        let door = runtime.directory().join(&reader.socket_names()[0]);
         // Both are there when it looks: the first never takes it, and the second has to wait.
         reader.signal(Signal::STOP);
         reader.is_stopped();
