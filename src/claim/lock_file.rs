@@ -87,11 +87,11 @@ impl Contents {
         }
     }
 
-    /// A binary int, or digits with the NULs that end a text in C. Where it can be either it names both:
+    /// A binary int, or digits with the NUL that ends a text in C. Where it can be either it names both:
     /// it is dead only if neither lives.
     fn of_four(bytes: [u8; 4]) -> Self {
-        let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        let text = number(bytes[..end].trim_ascii()).filter(|&pid| is_possible(pid));
+        let text = bytes.strip_suffix(b"\0").and_then(|text| number(text.trim_ascii()));
+        let text = text.filter(|&pid| is_possible(pid));
         let binary = Some(i32::from_ne_bytes(bytes)).filter(|&pid| is_possible(pid));
         let pids: Vec<i32> = text.into_iter().chain(binary.filter(|_| binary != text)).collect();
         if pids.is_empty() { Self::Garbage } else { Self::Pids(pids) }
@@ -187,7 +187,8 @@ mod tests {
     fn four_bytes_that_can_be_text_or_binary_are_both() {
         assert_eq!(pids(b"123\0"), [123, i32::from_ne_bytes(*b"123\0")]);
         assert_eq!(pids(b"12\n\0"), [12, i32::from_ne_bytes(*b"12\n\0")]);
-        assert_eq!(pids(b"7\0\0\0"), [7, i32::from_ne_bytes(*b"7\0\0\0")]);
+        // A text of two digits has three bytes.
+        assert_eq!(pids(b"12\0\0"), [i32::from_ne_bytes(*b"12\0\0")]);
         assert_eq!(pids(b"1234\0"), [1234]);
     }
 
