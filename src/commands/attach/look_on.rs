@@ -79,8 +79,8 @@ pub(super) fn look_on_after(
         Ok(Role::Watch(view)) => from.is_some_and(|from| from.reel == view.reel()),
         Ok(Role::Drive { .. }) => false,
         Ok(Role::Out(_)) => true,
-        // Also where the console is gone, or another program has it.
-        Err(_) => signals.ending().is_some(),
+        // It says who has the console now, if not that the console is gone; that may be the heir.
+        Err(_) => signals.ending().is_some() || heir.is_some_and(lives),
     };
     if let Some(heir) = heir.filter(|_| !goes_on) {
         notices.say(format_args!(
@@ -88,6 +88,10 @@ pub(super) fn look_on_after(
         ));
     }
     role
+}
+
+fn lives(pid: i32) -> bool {
+    matches!(Process::find(pid), Presence::Alive(_))
 }
 
 /// Claims the console, if nobody is in the way: then we read it ourselves.

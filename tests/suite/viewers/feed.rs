@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::super::harness::{Guest, Locks, Piped, Program, Vconsole, rounds, until};
+use super::super::harness::{Guest, Locks, Pause, Piped, Program, Vconsole, rounds, until};
 use super::{leaves, lines, viewer, watches};
 
 #[test]
@@ -133,6 +133,21 @@ fn who_was_stopped_while_another_drove_until_the_console_was_gone_is_told_so_too
     assert_eq!(told.status, 5, "{told:?}");
     let heir = format!("vconsole (pid {}) had taken ", next.pid());
     assert!(told.stderr().contains(&heir) && told.stderr().contains("may be missing"), "{told:?}");
+}
+
+#[test]
+fn an_heir_that_lives_and_shows_nothing_is_not_said_to_be_gone() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    let pause = Pause::held_at("claimed");
+    let _next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
+    let heir = pause.reached();
+    assert_eq!(driver.wait(), 4);
+    let told = viewer.output();
+    pause.is_over(&[&heir]);
+    assert_eq!(told.status, 3, "{told:?}");
+    assert!(!told.stderr().contains("is gone"), "{told:?}");
 }
 
 #[test]
