@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::guard::Guard;
-use super::holders;
 use super::ledger::{Deed, Entry};
 use super::lock_file::LockFile;
 use super::lock_set::{LockSet, Slot, Stop, Way};
@@ -56,11 +55,6 @@ impl Inheritance {
             OpenError::Exclusive => Refusal::Contended { console: name() },
             OpenError::Failed(source) => Refusal::Unusable { console: name(), source },
         })?;
-        // The giver had `flock`, or went on without it beside one who was hung up. If it has been given
-        // back by now, then so has the console.
-        if !console.is_locked() && holders::of_flock_and_hung_up(request.target).is_none() {
-            return Err(Refusal::Contended { console: name() });
-        }
         request.guard.tell_console(&console);
         let locks = self.take_names(request, give_up)?;
         Ok(Borrowed(Claim::over(request, locks, console)))

@@ -87,15 +87,22 @@ impl Charge {
             Message::Received => self.giver = None,
             Message::Sockets(paths) => self.sockets = paths,
             Message::SideDoor => return descriptor,
-            // It has been given back: it is not ours to give any more.
-            Message::Goodbye => self.console = None,
+            Message::Goodbye => {}
         }
         None
     }
 
     /// The console, if there is one to give away.
     pub(crate) fn console(&self) -> Option<BorrowedFd<'_>> {
-        self.console.as_ref().filter(|_| self.giver.is_none()).map(OwnedFd::as_fd)
+        let console = self.console.as_ref().filter(|_| self.giver.is_none());
+        console.filter(|console| self.is_still_held(console)).map(OwnedFd::as_fd)
+    }
+
+    /// Whether the session did not give the console back, or nobody has come since. If it had `flock`, so
+    /// have we, by the same open file.
+    fn is_still_held(&self, console: &OwnedFd) -> bool {
+        let lock = || flock(console, FlockOperation::NonBlockingLockExclusive);
+        !self.locked || retry_on_intr(lock).is_ok()
     }
 
     /// What the console was called, for the audit trail.
@@ -162,12 +169,10 @@ impl Charge {
         }
     }
 
-    /// Clears the exclusive flag. If the session had `flock`, so have we, by the same open file; if another
-    /// has it now, the flag is theirs.
+    /// Clears the exclusive flag, unless it is another's by now.
     fn clear_flag(&self) {
         let Some(console) = &self.console else { return };
-        let lock = || flock(console, FlockOperation::NonBlockingLockExclusive);
-        if !self.locked || retry_on_intr(lock).is_ok() {
+        if self.is_still_held(console) {
             let _ = ioctl_tiocnxcl(console);
             let _ = retry_on_intr(|| flock(console, FlockOperation::Unlock));
         }

@@ -120,6 +120,7 @@ fn a_guard_does_not_give_away_what_its_session_has_given_back() {
     old.signal(Signal::TERM);
     held.is_over(&[&hung]);
     let third = off(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    assert!(!guard.has_ended(), "its session waited for it no longer");
     late.is_over(&[&guard]);
     assert_eq!(new.wait(), 3);
     guest.say("one driver");
