@@ -80,12 +80,12 @@ impl<'a> Eviction<'a> {
             match holder.has_open(device) {
                 // It was hung up before.
                 Some(true) if revoked => eviction.evicted.push(holder.clone()),
+                // It has left since its lock was looked at.
+                _ if !holder.is_alive() => return Err(Stop::LookAgain),
                 None if is_another_users(holder) => {
                     let why = immunity_of_hidden(holder, request);
                     return Err(eviction.unevictable(holder, why).into());
                 }
-                // It has left since its lock was looked at.
-                _ if !holder.is_alive() => return Err(Stop::LookAgain),
                 // It is not known what it has to do with the console: it is not signalled.
                 _ => return Err(held.refusal(request).into()),
             }
@@ -112,6 +112,7 @@ impl<'a> Eviction<'a> {
         for holder in holders {
             match Means::against(holder, device) {
                 Ok(means) => all.push((holder, means)),
+                Err(_) if !holder.is_alive() => {}
                 Err(immunity) => return Err(self.unevictable(holder, immunity)),
             }
         }

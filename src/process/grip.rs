@@ -59,7 +59,8 @@ impl Process {
         every_pid().filter_map(Self::shown).find(|process| {
             process.session == process.pid
                 && process.is_controlled_by(device)
-                && !process.has_another_of_that_number(device)
+                && (process.has_open(device) == Some(true)
+                    || !process.has_another_of_that_number(device))
         })
     }
 

@@ -2,6 +2,7 @@
 //! alone.
 
 mod hang_up;
+mod instances;
 mod namesakes;
 mod others;
 

@@ -2,14 +2,15 @@
 //! those who started it.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Uid, chown};
 use rustix::process::Signal;
 
 use super::super::audit::Log;
 use super::super::harness::{
-    Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, is_alive, missing,
-    not_root, until,
+    Bystander, Guest, Locks, Pause, Program, SOMEBODY, Terminal, Vconsole, in_time, is_alive,
+    missing, not_root, took_less_than, until,
 };
 use super::super::locks::{NOBODY, all_names, number, path_name};
 use super::{assert_evicted, assert_refused, client, console, force, forced, open_to};
@@ -41,23 +42,27 @@ fn who_is_ended_while_it_evicts_an_intruder_says_that_and_nothing_else() {
     if not_root() {
         return;
     }
-    let (guest, locks, log, terminal) = (Guest::new(), Locks::new(), Log::new(), Terminal::new());
-    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let _intruder = client(&guest, &terminal, 0, &[Signal::HUP]);
-    let new = log.of(Vconsole::attach(&guest).locks(&locks).arg("--force")).piped();
-    assert_eq!(old.wait(), 4);
-    new.stderr().hears("waiting for it to leave");
-    new.signal(Signal::INT);
-    let told = new.output();
-    assert_eq!(told.status, 130, "{told:?}");
-    assert!(
-        told.stderr().ends_with(&format!("ended by SIGINT, left {}\n", guest.path().display()))
-    );
-    assert!(!told.stderr().contains("is lost to you"), "{told:?}");
-    log.says("event=took-over from=");
-    log.says("event=ended why=\"ended by SIGINT");
-    log.is_silent();
-    locks.assert_empty();
+    in_time(|| {
+        let (guest, locks, log, terminal) =
+            (Guest::new(), Locks::new(), Log::new(), Terminal::new());
+        let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let _intruder = client(&guest, &terminal, 0, &[Signal::HUP, Signal::TERM]);
+        let new = log.of(Vconsole::attach(&guest).locks(&locks).arg("--force")).piped();
+        assert_eq!(old.wait(), 4);
+        let start = Instant::now();
+        new.stderr().hears("waiting for it to leave");
+        new.signal(Signal::INT);
+        took_less_than(Duration::from_secs(4), start);
+        let told = new.output();
+        assert_eq!(told.status, 130, "{told:?}");
+        let last = format!("ended by SIGINT, left {}\n", guest.path().display());
+        assert!(told.stderr().ends_with(&last), "{told:?}");
+        assert!(!told.stderr().contains("is lost to you"), "{told:?}");
+        log.says("event=took-over from=");
+        log.says("event=ended why=\"ended by SIGINT");
+        log.is_silent();
+        locks.assert_empty();
+    });
 }
 
 #[test]
