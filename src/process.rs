@@ -66,13 +66,16 @@ impl Process {
     #[must_use]
     pub fn find(pid: i32) -> Presence {
         // EPERM means that it lives and is not ours; only ESRCH means that it is gone (kill(2)).
-        if nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+        let has_ended = || nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+        if has_ended() {
             return Presence::Gone;
         }
         match Self::read(pid) {
             // A zombie has closed all its descriptors: it holds nothing, whatever kill(2) says.
             Some((_, State::Zombie)) => Presence::Gone,
             Some((process, State::Living)) => Presence::Alive(process),
+            // It is hidden, or has ended just now.
+            None if has_ended() => Presence::Gone,
             None => Presence::Alive(Self::unknown(pid)),
         }
     }

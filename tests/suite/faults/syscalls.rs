@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::{Stage, said};
 use crate::guard::{awaited_guard_of, what_it_guards};
 use crate::harness::{Program, Session, missing, until};
+use crate::locks::{NOBODY, path_name};
 use crate::pipes::noise;
 
 /// Has system calls fail as `inject` says; those on `path` alone, if there is one.
@@ -144,6 +145,21 @@ fn what_was_printed_is_shown_where_the_console_takes_nothing_any_more() {
     let output = piped.output();
     assert_eq!(output.status, 1, "{}", output.stderr());
     assert!(said == output.stdout, "{} bytes of {}", output.stdout.len(), said.len());
+    stage.nothing_is_left();
+}
+
+#[test]
+fn a_holder_that_ends_while_it_is_looked_at_is_gone() {
+    if missing("strace") {
+        return;
+    }
+    let stage = Stage::new();
+    stage.locks.write(&path_name(&stage.guest), NOBODY);
+    // When it is first asked after it lives.
+    let attach = failing(stage.attach(), "kill:retval=0:when=1", None);
+    let session = attach.attached_on(&stage.terminal);
+    stage.terminal.types("\x1d.");
+    assert_eq!(session.wait(), 0);
     stage.nothing_is_left();
 }
 
