@@ -96,17 +96,23 @@ fn who_was_stopped_when_the_driver_left_is_told_what_it_missed_since() {
     assert!(text.ends_with(&shown));
 }
 
-#[test]
-fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may_be_missing() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let viewer = watches(&guest, &locks);
+/// One who watches and is stopped, and who has taken the console over since, and shown more.
+fn stopped_while_another_drives(guest: &Guest, locks: &Locks) -> (Piped, Piped) {
+    let driver = Vconsole::attach(guest).locks(locks).attached_to_pipes();
+    let viewer = watches(guest, locks);
     viewer.signal(Signal::STOP);
     viewer.is_stopped();
-    let next = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    let next = Vconsole::attach(guest).arg("--force").locks(locks).attached_to_pipes();
     assert_eq!(driver.wait(), 4);
     guest.say("never seen");
     next.stdout().hears("never seen");
+    (viewer, next)
+}
+
+#[test]
+fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may_be_missing() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let (viewer, next) = stopped_while_another_drives(&guest, &locks);
     next.kill();
     viewer.signal(Signal::CONT);
     viewer.stderr().hears(format!("vconsole (pid {}) had taken ", next.pid()));
@@ -118,14 +124,7 @@ fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may
 #[test]
 fn who_was_stopped_while_another_drove_until_the_console_was_gone_is_told_so_too() {
     let (mut guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let viewer = watches(&guest, &locks);
-    viewer.signal(Signal::STOP);
-    viewer.is_stopped();
-    let next = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
-    assert_eq!(driver.wait(), 4);
-    guest.say("never seen");
-    next.stdout().hears("never seen");
+    let (viewer, next) = stopped_while_another_drives(&guest, &locks);
     guest.hang_up();
     assert_eq!(next.wait(), 5);
     viewer.signal(Signal::CONT);
