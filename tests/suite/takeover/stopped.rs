@@ -42,16 +42,16 @@ fn a_stopped_session_hands_over_every_byte_even_if_its_guard_is_stopped_as_well(
                 let start = Instant::now();
                 let new = forced(&guest, &locks).attached_to_pipes();
                 took_less_than(SOON, start);
+                // Its last words wait for 200 ms only: whether they come in time is another matter.
                 desk.thaws();
                 assert_eq!(old.wait(), 4);
-                desk.shows("was taken over by");
                 assert_eq!(desk.settings(), before);
                 guest.say("end");
                 new.stdout().hears("end");
                 let rest = String::from_utf8(new.stdout().so_far()).unwrap();
                 let first = text.strip_suffix(rest.strip_suffix("end").unwrap());
                 let first = first.expect("the new driver shows the end of it");
-                assert!(desk.screen_so_far().contains(first), "the old one showed its beginning");
+                until("the old one showed its beginning", || desk.screen_so_far().contains(first));
                 new.signal(Signal::TERM);
                 assert_eq!(new.wait(), 143);
                 is_as_new(&guest, &locks);
