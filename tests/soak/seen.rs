@@ -11,6 +11,8 @@ use crate::streams::{place_of, same};
 const PIECES: usize = 256;
 /// A number is found in as many bytes.
 const PLACED: usize = 64;
+/// What a viewer is shown in a few ticks.
+const NOT_MUCH: u64 = 64 * 1024;
 /// So many bytes are compared at once.
 const AT_ONCE: usize = 4096;
 /// The part of a counting guest's stream that one screen has shown.
@@ -132,6 +134,10 @@ pub(crate) struct Told {
     deaths: u64,
     /// How many bytes were missing that nobody could tell of, of those who died.
     forgiven: u64,
+    /// Whether it drove, and was taken over before it had shown anything, as it seems; and how much of what
+    /// it is told lies before the first that it showed, then.
+    showed_nothing: bool,
+    before: u64,
     read: usize,
 }
 
@@ -172,10 +178,19 @@ impl Told {
     /// How many bytes are missing on the screen of which nothing was told. To be asked when nothing is on its
     /// way to it; what is told may come a second later.
     #[track_caller]
-    pub(crate) fn untold(&self, seen: &Seen) -> u64 {
+    pub(crate) fn untold(&mut self, seen: &Seen) -> u64 {
         let told = self.missed + self.forgiven;
+        if self.showed_nothing {
+            self.before = self.before.max(told.saturating_sub(seen.missing));
+        }
+        let told = told - self.before;
         assert!(told <= seen.missing, "it was told of {told} bytes, and misses {}", seen.missing);
         seen.missing - told
+    }
+
+    /// It was taken over, and watches from where it was. What it has shown since is not much yet.
+    pub(crate) fn was_taken_over(&mut self, seen: &Seen) {
+        self.showed_nothing |= seen.pieces.len() <= 1 && seen.length < NOT_MUCH;
     }
 
     /// Somebody else drove, and left again, while its session was stopped: of that it can know nothing.

@@ -93,6 +93,7 @@ impl Stage {
         }
         until_within(PATIENCE, "it drives no more", || driver.role() != Role::Drives);
         driver.goes_on();
+        driver.told.was_taken_over(&driver.seen);
         self.what_it_read_arrives(&driver);
         // What it has shown as driver and what as viewer is one stream.
         self.shown.may_be_elsewhere();
