@@ -219,12 +219,9 @@ impl Claim {
     /// Evicts who else has the console open, beside us and the session that gave it to us. The claim stands
     /// whatever comes of it.
     pub fn evict_the_rest(&mut self, request: &Request<'_>) -> Result<(), Refusal> {
-        let done = match Eviction::plan(request, &[], None) {
-            Ok(Some(eviction)) => eviction.carry_out(&mut self.console, self.locks.get_mut()),
-            Ok(None) => Ok(()),
-            Err(stop) => Err(stop),
-        };
-        match done {
+        let carry_out =
+            |eviction: Eviction<'_>| eviction.carry_out(&mut self.console, self.locks.get_mut());
+        match Eviction::plan(request, &[], None).and_then(|it| it.map_or(Ok(()), carry_out)) {
             Err(Stop::Refused(refusal)) => Err(refusal),
             // There are no names to take, and so none that changed.
             Ok(()) | Err(Stop::LookAgain) => Ok(()),

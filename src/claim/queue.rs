@@ -7,9 +7,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
@@ -18,7 +17,7 @@ use rustix::net::{
 
 use crate::console::{Kind, Target};
 use crate::process::{Presence, Process};
-use crate::wire::Peer;
+use crate::wire::{self, Peer};
 
 /// So many can connect between two looks.
 const BACKLOG: i32 = 128;
@@ -128,11 +127,9 @@ impl Place {
     }
 }
 
-/// Whether the other side of a wire is closed.
+/// Whether the other side of a wire is at its end: nobody ever says anything here.
 fn has_left(wire: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(wire, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    wire::wait(wire, Some(Instant::now()))
 }
 
 fn new_socket() -> io::Result<OwnedFd> {
