@@ -109,7 +109,8 @@ impl Process {
         let process = Self {
             pid,
             program: Some(stat.program),
-            uid: fs::metadata(format!("/proc/{pid}")).ok().map(|directory| directory.uid()),
+            // Whose it is can always be seen, unless it has ended meanwhile.
+            uid: Some(fs::metadata(format!("/proc/{pid}")).ok()?.uid()),
             started: Self::started(stat.start),
             terminal: stat.terminal,
             of_the_kernel: stat.of_the_kernel,

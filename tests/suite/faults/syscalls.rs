@@ -2,13 +2,14 @@
 //!
 //! Not from the first call on: the dynamic loader reads its libraries without a thought of failure.
 
+use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{Stage, said};
 use crate::guard::{awaited_guard_of, what_it_guards};
-use crate::harness::{Program, Session, missing, until};
+use crate::harness::{Bystander, Program, Session, missing, until};
 use crate::locks::{NOBODY, path_name};
 use crate::pipes::noise;
 
@@ -160,6 +161,30 @@ fn a_holder_that_ends_while_it_is_looked_at_is_gone() {
     let session = attach.attached_on(&stage.terminal);
     stage.terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
+    stage.nothing_is_left();
+}
+
+#[test]
+fn a_holder_that_ends_when_its_name_was_read_and_not_whose_it_is_is_gone() {
+    if missing("strace") {
+        return;
+    }
+    let (stage, holder) = (Stage::new(), Bystander::new());
+    stage.locks.write(&path_name(&stage.guest), holder.lock());
+    let (trace, stat) =
+        (stage.runtime.path().join("trace"), format!("/proc/{}/stat", holder.pid()));
+    let inject = "inject=close:signal=SIGSTOP:when=1";
+    let strace = ["strace", "-DDD", "-o", trace.to_str().unwrap(), "-e", inject, "-P", &stat];
+    let mut session = stage.attach().under(strace).piped();
+    until("it is stopped", || {
+        fs::read_to_string(&trace).is_ok_and(|it| it.contains("--- stopped by SIGSTOP ---"))
+    });
+    drop(holder);
+    session.signal(Signal::CONT);
+    session.stderr().hears("connected to");
+    session.closes_stdin();
+    assert_eq!(session.wait(), 0);
+    fs::remove_file(trace).unwrap();
     stage.nothing_is_left();
 }
 

@@ -23,6 +23,7 @@ short writes: a full pipe on stdout | nothing | 0 | pipes::a_slow_reader_slows_t
 EIO or ENODEV from the console | nothing | 5 | faults::syscalls::a_console_that_fails_has_hung_up
 another error from the console at what is typed | what was typed | 1 | faults::syscalls::what_was_printed_is_shown_where_the_console_takes_nothing_any_more
 a holder that ends while it is looked at | nothing | 0 | faults::syscalls::a_holder_that_ends_while_it_is_looked_at_is_gone
+a holder that ends when its name was read | nothing | 0 | faults::syscalls::a_holder_that_ends_when_its_name_was_read_and_not_whose_it_is_is_gone
 EIO from the terminal | nothing | 129 | faults::syscalls::a_terminal_that_fails_is_gone
 EIO or ENOSPC from stdout | what was not written | 1 | faults::syscalls::an_output_that_fails_is_a_failure_that_says_so
 a full disk behind stdout | what was not written, and it says so | 1 | pipes::a_full_disk_is_a_failure_that_says_so
