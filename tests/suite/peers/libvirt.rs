@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,7 +117,9 @@ impl Libvirt {
             _made: made,
         };
         // It looks at all that the machine has first, which takes its time on a busy one.
-        until_within(Duration::from_secs(60), "libvirtd listens", || socket.exists());
+        // Its socket is there before it listens.
+        let listens = || UnixStream::connect(&socket).is_ok();
+        until_within(Duration::from_secs(60), "libvirtd listens", listens);
         libvirt.boot();
         libvirt
     }
