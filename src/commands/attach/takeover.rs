@@ -38,11 +38,14 @@ pub(super) fn take_over(
     let visit = Visit { request: &request, holder, uid, about: about(reason) };
     // Looked at before its names are: it gives them back before it closes the console.
     let has_it = visit.opens_it();
+    test_point::reached("holder-looked-at");
     if request.asker.gives_up() {
         return Err(given_up(&request));
     }
     // What cannot be had is refused while the other session still goes on.
     let inheritance = match Inheritance::prepare(&request) {
+        // Another may have come in its place meanwhile.
+        Err(_) if !visit.is_there() => return Ok(None),
         Err(refusal) if !request.force => {
             return Err(kept(&refusal.to_string(), Remedy::AskAgain));
         }
@@ -100,6 +103,11 @@ impl Visit<'_> {
     /// Whether the session has the console open, as far as that can be seen.
     fn has_it(&self) -> bool {
         self.holder.has_open(self.request.target.device()) != Some(false)
+    }
+
+    /// Whether the session is alive and has the console open, as far as that can be seen.
+    fn is_there(&self) -> bool {
+        self.holder.is_alive() && self.has_it()
     }
 
     /// Whether the session has the console open, or opens it now: who is just claiming it has its lock
@@ -187,10 +195,9 @@ impl Visit<'_> {
     /// Whether a session that did not answer has let go of the console. One that hung up on us has closed
     /// its door, and is just about to.
     fn is_leaving(&self, declined: &Declined) -> bool {
-        let is_there = || self.holder.is_alive() && self.has_it();
         let hung_up = matches!(declined, Declined::Ended);
         let until = Instant::now() + if hung_up { PATIENCE / 2 } else { Duration::ZERO };
-        while is_there() {
+        while self.is_there() {
             if Instant::now() >= until {
                 return false;
             }

@@ -150,6 +150,24 @@ fn an_heir_that_lives_and_shows_nothing_is_not_said_to_be_gone() {
 }
 
 #[test]
+fn who_forces_has_the_console_also_from_a_viewer_that_came_in_the_place_of_a_killed_driver() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    let pause = Pause::held_at("holder-looked-at");
+    let next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
+    let newcomer = pause.reached();
+    driver.kill();
+    viewer.stderr().hears("nobody drives it");
+    pause.is_over(&[&newcomer]);
+    next.stderr().hears(format!("over from vconsole (pid {}", viewer.pid()));
+    next.types("driven");
+    guest.hears("driven");
+    guest.say("watched");
+    viewer.stdout().hears("watched");
+}
+
+#[test]
 fn who_was_stopped_while_its_heir_lost_the_console_and_got_it_again_is_told_so() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
