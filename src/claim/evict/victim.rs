@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::immunity::Means;
 use crate::console::Device;
 use crate::process::Process;
+use crate::test_point;
 
 /// A process that was identified as one that has the console: never another that got its number.
 #[derive(Debug)]
@@ -42,7 +43,10 @@ impl Victim {
     /// Whether it still has the console, and can use it. One that hides from now on what it has open
     /// still has it, as far as anybody knows.
     pub(super) fn has_it(&self) -> bool {
-        !self.has_ended() && self.process.can_use(self.device) != Some(false)
+        let can_use = self.process.can_use(self.device) != Some(false);
+        test_point::reached("victim-looked-at");
+        // One that ends while it is looked at seems to hide as well: its end is asked for last.
+        can_use && !self.has_ended()
     }
 
     /// Sends it `signal`, and lets it go on if it is stopped: a stopped one heeds nothing.

@@ -107,7 +107,8 @@ impl Visit<'_> {
 
     /// Whether the session is alive and has the console open, as far as that can be seen.
     fn is_there(&self) -> bool {
-        self.holder.is_alive() && self.has_it()
+        // One that ends meanwhile seems to hide: its end is asked for last.
+        self.has_it() && self.holder.is_alive()
     }
 
     /// Whether the session has the console open, or opens it now: who is just claiming it has its lock

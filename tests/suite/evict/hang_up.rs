@@ -73,6 +73,25 @@ fn who_comes_back_after_a_hang_up_is_hung_up_again() {
 }
 
 #[test]
+fn who_ends_while_it_is_seen_whether_it_has_let_go_is_named_all_the_same() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let daemon = Bystander::daemon_with_open(guest.path());
+    let pause = Pause::at("victim-looked-at");
+    let session = pause.of(forced(&guest, &locks)).piped();
+    // Once before the hang-up, and once after it.
+    pause.reached().signal(Signal::CONT);
+    let stopped = pause.reached();
+    drop(daemon);
+    pause.is_over(&[&stopped]);
+    session.stderr().hears("evicted sleep (pid ");
+    session.signal(Signal::TERM);
+    assert_eq!(session.wait(), 143);
+}
+
+#[test]
 fn who_comes_back_again_and_again_is_refused() {
     if not_root() {
         return;
