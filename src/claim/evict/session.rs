@@ -12,6 +12,7 @@ use super::{GLANCE, Refusal, Request};
 use crate::audit::{self, Event};
 use crate::console::Device;
 use crate::process::Process;
+use crate::test_point;
 
 /// What it is sent, and how long it may take to end: it delivers what it can, and gives everything back.
 /// Killed, it leaves that to its guard.
@@ -23,6 +24,7 @@ const SIGNALS: [(Signal, &str, Duration); 2] = [
 /// Ends the session `holder`, which cannot be asked, as `why` says. False where it is not known to be a
 /// session that has the console: that one is sent nothing. Or it cannot be ended.
 pub fn end_session(request: &Request<'_>, holder: &Process, why: &str) -> Result<bool, Refusal> {
+    test_point::reached("ending");
     let device = request.target.device();
     let victim = Some(holder).filter(|holder| is_session_on(holder, device));
     let victim = victim.map(|holder| Victim::identify(holder, Means::Signals, device));

@@ -45,7 +45,10 @@ pub(super) fn take_over(
     // What cannot be had is refused while the other session still goes on.
     let inheritance = match Inheritance::prepare(&request) {
         // Another may have come in its place meanwhile.
-        Err(_) if !visit.is_there() => return Ok(None),
+        Err(_) if has_it && !visit.has_it() || !holder.is_alive() => return Ok(None),
+        Err(refusal) if refusal.any_session().is_some_and(|session| !session.is(holder)) => {
+            return Ok(None);
+        }
         Err(refusal) if !request.force => {
             return Err(kept(&refusal.to_string(), Remedy::AskAgain));
         }
@@ -66,7 +69,8 @@ pub(super) fn take_over(
         Err(declined) if declined.is_no_answer() => {
             let why = declined.to_string();
             let over = visit.is_leaving(&declined)
-                || request.force && end_session(&request, holder, &why)?;
+                || request.force && end_session(&request, holder, &why)?
+                || !visit.is_there();
             if over { Ok(None) } else { Err(kept(&why, Remedy::EndIt)) }
         }
         Err(declined) => Err(kept(&declined.to_string(), Remedy::AskAgain)),
@@ -215,15 +219,11 @@ impl Visit<'_> {
         };
         let until = Instant::now() + PATIENCE;
         loop {
-            match ask(
-                self.uid,
-                self.holder.pid,
-                who,
-                self.about.clone(),
-                (PATIENCE, false),
-                &give_up,
-            ) {
-                Err(Declined::Nobody(_)) if Instant::now() < until => thread::sleep(BETWEEN_CALLS),
+            let (pid, about) = (self.holder.pid, self.about.clone());
+            match ask(self.uid, pid, who, about, (PATIENCE, false), &give_up) {
+                Err(Declined::Nobody(_)) if Instant::now() < until && self.holder.is_alive() => {
+                    thread::sleep(BETWEEN_CALLS);
+                }
                 Err(Declined::Nobody(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(Declined::Silent);
                 }

@@ -8,7 +8,8 @@ use super::{drives, forced, is_as_new};
 use crate::audit::Log;
 use crate::guard::awaited_guard_of;
 use crate::harness::{
-    Guest, Locks, Pause, Process, Program, Terminal, Vconsole, in_time, took_less_than, until,
+    Guest, Locks, Pause, Process, Program, Terminal, Vconsole, in_time, not_root, took_less_than,
+    until,
 };
 
 /// A session that does nothing any more.
@@ -42,6 +43,28 @@ fn a_hung_session_is_ended_by_its_guard_which_hands_over() {
             is_as_new(&guest, &locks);
         }
     });
+}
+
+#[test]
+fn a_hung_session_that_ends_before_it_is_ended_is_in_nobody_s_way() {
+    // The exclusive flag of a session that was killed with its guard stays.
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = hanging(&guest, &locks).attached_to_pipes();
+    let guard = Process::find(Pid::from_raw(awaited_guard_of(&old)).unwrap()).unwrap();
+    guard.signal(Signal::KILL);
+    let pause = Pause::held_at("ending");
+    let new = pause.of(forced(&guest, &locks)).piped();
+    let stopped = pause.reached();
+    old.kill();
+    pause.is_over(&[&stopped]);
+    new.stderr().hears("connected");
+    drives(&new, &guest, &locks);
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), 143);
+    is_as_new(&guest, &locks);
 }
 
 #[test]
