@@ -128,6 +128,11 @@ impl Intruders {
         self.look_at
     }
 
+    /// Looks who is there also where nobody comes.
+    pub(super) fn suspect(&mut self) {
+        self.look_at.get_or_insert_with(|| Instant::now() + LONG_ENOUGH);
+    }
+
     /// When it is time, gives those who are new and stay, which is to say: are there at two looks. Who
     /// is gone again after a moment was udev, or somebody whom the locks refused.
     pub fn look(&mut self) -> Vec<Intruder> {

@@ -228,6 +228,13 @@ impl Claim {
         }
     }
 
+    /// Has those told of as well who had the console open before we watched it.
+    pub fn look_who_else_has_it(&mut self) {
+        if let Some(intruders) = &mut self.intruders {
+            intruders.suspect();
+        }
+    }
+
     /// Looks at the lock files once more. A vconsole that has some is refused by our `flock`, and will
     /// give them back: who has `flock` stays.
     fn look_again(&mut self, request: &Request<'_>) -> Result<(), Stop> {

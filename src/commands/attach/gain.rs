@@ -171,8 +171,9 @@ fn seize_from(
         return Ok(claim_what_is_left(plain, &openers).map(Seized::free));
     };
     // Beside a vconsole there can be root's programs that ask for no lock.
-    if request.force
-        && let Err(refusal) = claim.evict_the_rest(request)
+    if !request.force && !plain.force {
+        claim.look_who_else_has_it();
+    } else if let Err(refusal) = claim.evict_the_rest(&Request { force: true, ..*request })
         && !matches!(refusal, Refusal::GivenUp { .. })
     {
         user.hears(&format!("{refusal}: what it reads is lost to you"));

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::super::harness::{Guest, Locks, Pause, Piped, Program, Vconsole, rounds, until};
+use super::super::harness::{
+    Bystander, Guest, Locks, Pause, Piped, Program, Vconsole, not_root, rounds, until,
+};
 use super::{leaves, lines, viewer, watches};
 
 #[test]
@@ -165,6 +167,41 @@ fn who_forces_has_the_console_also_from_a_viewer_that_came_in_the_place_of_a_kil
     guest.hears("driven");
     guest.say("watched");
     viewer.stdout().hears("watched");
+}
+
+#[test]
+fn who_forces_evicts_also_whoever_has_the_console_beside_such_a_viewer() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    let pause = Pause::held_at("holder-looked-at");
+    let next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
+    let newcomer = pause.reached();
+    driver.kill();
+    viewer.stderr().hears("nobody drives it");
+    let daemon = Bystander::daemon_with_open(guest.path());
+    pause.is_over(&[&newcomer]);
+    next.stderr().hears(format!("evicted sleep (pid {}", daemon.pid()));
+    next.stderr().hears(format!("over from vconsole (pid {}", viewer.pid()));
+    next.types("driven");
+    guest.hears("driven");
+}
+
+#[test]
+fn who_takes_over_from_a_reader_is_told_who_else_has_the_console() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let reader = viewer(&guest, &locks).attached_to_pipes();
+    let daemon = Bystander::daemon_with_open(guest.path());
+    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let told = format!("sleep (pid {}, root) has opened the console as well", daemon.pid());
+    driver.stderr().hears(told);
+    leaves(&reader);
 }
 
 #[test]
