@@ -149,6 +149,8 @@ impl<'a> Eviction<'a> {
             }
             // Whoever came back, or was left behind by one who ended.
             let there = who_stay(self.device(), &Openers::of(self.device()));
+            // One who had come back in no time can have left since.
+            self.let_go(&self.by_hanging_up());
             self.victims.clear();
             self.add(&there)?;
         }
@@ -238,7 +240,7 @@ impl<'a> Eviction<'a> {
             // It is still set: the hang-up does not clear it.
             console.set_exclusive().map_err(unusable)?;
         }
-        self.let_go(&format!("by hanging up {}", Printable::new(target.path())));
+        self.let_go(&self.by_hanging_up());
         self.request.asker.hears(match target.kind() {
             Kind::Pty => "what nobody had read of the console's output may be gone",
             Kind::Serial => {
@@ -249,6 +251,10 @@ impl<'a> Eviction<'a> {
         // They need a moment to come back.
         thread::sleep(holders::LONG_ENOUGH);
         Ok(())
+    }
+
+    fn by_hanging_up(&self) -> String {
+        format!("by hanging up {}", Printable::new(self.request.target.path()))
     }
 
     /// Whoever leads a session that the console controls is ended by a hang-up, even where it has closed

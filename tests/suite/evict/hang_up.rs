@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::super::harness::{
-    Bystander, Client, Guest, Locks, Pause, Piped, Program, SOMEBODY, Terminal, Vconsole, missing,
-    not_root, rounds, until,
+    Bystander, Client, Guest, Locks, Pause, Piped, Process, Program, SOMEBODY, Terminal, Vconsole,
+    missing, not_root, rounds, until,
 };
 use super::{console, daemon_with_flock, forced, open_to};
 
@@ -87,6 +87,36 @@ fn who_ends_while_it_is_seen_whether_it_has_let_go_is_named_all_the_same() {
     drop(daemon);
     pause.is_over(&[&stopped]);
     session.stderr().hears("evicted sleep (pid ");
+    session.signal(Signal::TERM);
+    assert_eq!(session.wait(), 143);
+}
+
+#[test]
+fn who_comes_back_in_no_time_and_ends_then_is_named_all_the_same() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    // No leader of a session, whose terminal the console would be.
+    let script =
+        "(exec 3<\"$1\"; echo open; read it <&3; exec 3<\"$1\"; echo again; exec sleep 1000); :";
+    let daemon = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
+    daemon.stdout().hears("open");
+    let opener = vconsole::process::Openers::of(device(&guest)).processes.remove(0).pid;
+    let opener = Process::find(Pid::from_raw(opener).unwrap()).unwrap();
+    let (seen, hung_up) = (Pause::at("victim-looked-at"), Pause::held_too_at("hung-up"));
+    let session = hung_up.of(seen.of(forced(&guest, &locks))).piped();
+    seen.reached().signal(Signal::CONT);
+    let stopped = hung_up.reached();
+    daemon.stdout().hears("again");
+    hung_up.is_over(&[&stopped]);
+    // It has it again, at the first look.
+    seen.reached().signal(Signal::CONT);
+    let stopped = seen.reached();
+    opener.signal(Signal::KILL);
+    until("it has ended", || opener.has_ended());
+    seen.is_over(&[&stopped]);
+    session.stderr().hears("evicted sh (pid ");
     session.signal(Signal::TERM);
     assert_eq!(session.wait(), 143);
 }
