@@ -151,17 +151,29 @@ fn an_heir_that_lives_and_shows_nothing_is_not_said_to_be_gone() {
     assert!(!told.stderr().contains("is gone"), "{told:?}");
 }
 
-#[test]
-fn who_forces_has_the_console_also_from_a_viewer_that_came_in_the_place_of_a_killed_driver() {
-    let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let viewer = watches(&guest, &locks);
+/// Somebody who forces, and a viewer that came to read in the place of the driver, which was killed while it
+/// was looked at; and what `meanwhile` gave, before the newcomer went on.
+fn forces_where_a_viewer_comes_instead<T>(
+    guest: &Guest,
+    locks: &Locks,
+    meanwhile: impl FnOnce() -> T,
+) -> (Piped, Piped, T) {
+    let driver = Vconsole::attach(guest).locks(locks).attached_to_pipes();
+    let viewer = watches(guest, locks);
     let pause = Pause::held_at("holder-looked-at");
-    let next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
+    let next = pause.of(Vconsole::attach(guest).arg("--force").locks(locks)).piped();
     let newcomer = pause.reached();
     driver.kill();
     viewer.stderr().hears("nobody drives it");
+    let given = meanwhile();
     pause.is_over(&[&newcomer]);
+    (next, viewer, given)
+}
+
+#[test]
+fn who_forces_has_the_console_also_from_a_viewer_that_came_in_the_place_of_a_killed_driver() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let (next, viewer, ()) = forces_where_a_viewer_comes_instead(&guest, &locks, || ());
     next.stderr().hears(format!("over from vconsole (pid {}", viewer.pid()));
     next.types("driven");
     guest.hears("driven");
@@ -175,15 +187,8 @@ fn who_forces_evicts_also_whoever_has_the_console_beside_such_a_viewer() {
         return;
     }
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let viewer = watches(&guest, &locks);
-    let pause = Pause::held_at("holder-looked-at");
-    let next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
-    let newcomer = pause.reached();
-    driver.kill();
-    viewer.stderr().hears("nobody drives it");
-    let daemon = Bystander::daemon_with_open(guest.path());
-    pause.is_over(&[&newcomer]);
+    let daemon = || Bystander::daemon_with_open(guest.path());
+    let (next, viewer, daemon) = forces_where_a_viewer_comes_instead(&guest, &locks, daemon);
     next.stderr().hears(format!("evicted sleep (pid {}", daemon.pid()));
     next.stderr().hears(format!("over from vconsole (pid {}", viewer.pid()));
     next.types("driven");
