@@ -117,7 +117,7 @@ _vconsole() {
             return 0
             ;;
         vconsole__subcmd__status)
-            opts="-h --json --watch --lock-dir --help"
+            opts="-a -h --all --json --watch --lock-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

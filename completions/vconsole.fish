@@ -41,24 +41,25 @@ complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "attach" -d 'Attac
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "status" -d 'Show who has which console, without touching any'
 complete -c vconsole -n "__fish_vconsole_needs_command" -f -a "host" -d 'Run a command and offer it as a console on a new PTY'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l reason -d 'Why: told to the user of the vconsole that is taken over, and recorded in the system\'s log' -r
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s w -l wait -d 'Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those who wait are served in the order of their coming. With --force: take it over from whoever can be made to leave, and wait for the others'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s w -l wait -d 'If it is busy, wait until it is free: for ever, or for TIME (90s, 5m), then exit status 124. Waiters are served first come, first served. With --force: take it over from holders that can be evicted, and wait for the others'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s e -l escape -d 'The key that begins a command to vconsole: ^] or any other ^X, or none' -r
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger -d 'After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet' -r
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger-max -d 'Leave at the latest so long after the end of input, with exit status 124' -r
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger -d 'After the end of input, stay until the console was quiet for TIME (500ms, 90s, 5m), or `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet' -r
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l linger-max -d 'Exit no later than TIME after the end of input, with exit status 124' -r
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l locks -d 'What to do about lock files: `auto` takes them, and where an ordinary user may not write to the lock directory checks them; `require` insists on taking them; `check` only ever checks them; `off` does without' -r -f -a "auto\t'Take them; an ordinary user who may not write to the lock directory checks them'
 require\t'Take them, or fail'
 check\t'Check them, make none'
 off\t'Do without'"
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l lock-dir -d 'The lock directory, or `auto`: the system\'s (/var/lock, else /run/lock). A directory named lockdev in it is used as well' -r -f -a "(__fish_complete_directories)"
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s f -l force -d 'Take the console over: from a vconsole that drives it (your own, or as root anybody\'s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag that somebody left behind'
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s r -l read-only -d 'Watch and never type: what the driver sees, beginning with the last 64 KiB. Where nobody drives, read the console until somebody comes to drive it, who needs no --force. The end of input is ignored'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s f -l force -d 'Take the console over: from a vconsole that holds it (your own, or as root anybody\'s; its user is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root also by hanging it up), or from a lock of an unknown owner; as root clear an exclusive flag that somebody left behind'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s r -l read-only -d 'Watch and never type: what the operator sees, beginning with the last 64 KiB. If there is no operator, read the console until one comes, who needs no --force. The end of input is ignored'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l private -d 'Let nobody watch'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l stay -d 'When somebody takes the console over, stay on and watch'
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l ask -d 'Where it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit. Without a terminal on standard input and standard error nothing is asked'
-complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s q -l quiet -d 'No notices, only errors'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -l ask -d 'If it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit. Without a terminal on standard input and standard error nothing is asked'
+complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s q -l quiet -d 'No messages but errors'
 complete -c vconsole -n "__fish_vconsole_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l watch -d 'Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a terminal in place, else one table, or one line of JSON, after the other'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l lock-dir -d 'The lock directory, or `auto`: the system\'s (/var/lock, else /run/lock). A directory named lockdev in it is used as well' -r -f -a "(__fish_complete_directories)"
+complete -c vconsole -n "__fish_vconsole_using_subcommand status" -s a -l all -d 'Also show PTYs whose other end is not known to offer a console, and that nobody holds'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -l json -d 'Print one JSON document; vconsole-status(1) describes it'
 complete -c vconsole -n "__fish_vconsole_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c vconsole -n "__fish_vconsole_using_subcommand host" -l link -d 'Also make this symlink to the PTY, and remove it at the end. Nothing is replaced but a symlink of yours that leads to a PTY which is gone' -r -F

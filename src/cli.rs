@@ -1,36 +1,42 @@
-//! The whole command line, in clap's words. The man pages and completions are made from it.
+//! The command line. The man pages and completions are generated from it.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::claim::{LockMode, LockPlace};
-use crate::relay::{EscapeKey, Linger};
+use crate::claim::request::LockMode;
+use crate::commands::attach::options::AttachOptions;
+use crate::commands::host::HostOptions;
+use crate::commands::status::StatusOptions;
+use crate::locks::directory::LockPlace;
+use crate::relay;
+use crate::relay::actions::KEY_BINDINGS;
+use crate::relay::escape::EscapeKey;
+use crate::relay::linger::Linger;
 
-/// A build for the tests says so: `cargo test --release` leaves one where a release is looked for.
-const VERSION: &str = if cfg!(feature = "test-points") {
+/// A build with test points says so: `cargo build` leaves one where a release may be looked for.
+const VERSION: &str = if cfg!(debug_assertions) {
     concat!(env!("CARGO_PKG_VERSION"), " (with test points: not for use)")
 } else {
     env!("CARGO_PKG_VERSION")
 };
 
-/// The terminal client that makes a console have exactly one driver
+/// The terminal client that makes a console have exactly one operator
 #[derive(Debug, Parser)]
 #[command(name = "vconsole", version = VERSION, max_term_width = 100, disable_help_subcommand = true)]
-pub struct Cli {
-    /// What to do.
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
-/// What vconsole can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Attach to a console: take it for yourself alone, and relay it to this terminal
-    #[command(long_about = ABOUT_ATTACH, after_help = AFTER_ATTACH)]
+    #[command(long_about = ABOUT_ATTACH, after_help = after_attach())]
     Attach(Attach),
     /// Show who has which console, without touching any
     #[command(long_about = ABOUT_STATUS, after_help = AFTER_STATUS)]
@@ -48,23 +54,30 @@ passes unchanged. However the session ends, the terminal is set back and every l
 const ABOUT_STATUS: &str = "\
 Show who has which console: by lock file, by flock or by having it open, and what is at its other end. \
 No console is opened and no lock is taken. Without arguments: the consoles of this machine, as far as \
-they can be found, and every lock file there is. Terminals that somebody sits at are no consoles.";
+they can be found, and every lock file there is. Login terminals, and PTYs with neither a known guest \
+nor a holder, are left out: --all shows those PTYs as well.";
 
 const ABOUT_HOST: &str = "\
 Run a command on a terminal of its own, and offer that as a console: on a new PTY, whose path is \
 printed, as QEMU's `-serial pty` does, or with --attach to your terminal at once. What the command \
 prints while nobody is attached is kept, up to 64 KiB.";
 
-const AFTER_ATTACH: &str = "\
-After the escape key: . or q detaches, ? shows help, s the state and who watches, b sends a break; \
-f takes the wheel, if you only watch; the escape key again sends itself.
+/// The end of the help of `attach`, with the commands of the escape key.
+fn after_attach() -> String {
+    let mut help = "After the escape key: ".to_owned();
+    for binding in KEY_BINDINGS {
+        // A string accepts everything.
+        let _ = write!(help, "{}: {}; ", binding.key_names(), binding.summary);
+    }
+    help + "the escape key again sends itself.
 
 Exit status: 0 detached or end of input, 1 failure, 2 wrong usage, 3 busy, 4 taken over by somebody \
 else, 5 the console hung up, 6 no such console, 101 a bug (panic), 124 time limit, 128+N ended by signal N.
 
 Opening a serial port may raise DTR and RTS, which no program can avoid; until the lock files say \
 that it is free, vconsole does not open it. Its speed stays as it is: `stty -F CONSOLE 115200` sets it, \
-before you attach.";
+before you attach."
+}
 
 const AFTER_STATUS: &str = "\
 Exit status, of the gravest console named: 0 free or a dead lock, 3 held or suspect, 6 no such \
@@ -75,101 +88,133 @@ Exit status: that of COMMAND, or 128+N where signal N ended it or host; 127 wher
 command, 126 where it cannot be run. With --attach, where COMMAND still runs: that of \
 `vconsole attach`.";
 
-/// `vconsole attach`.
-#[derive(Clone, Debug, Args)]
-pub struct Attach {
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct Attach {
     /// The console: the slave side of a PTY or a serial port, by its path or a symlink's; a bare name
     /// is looked for in /dev as well
     #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
-    pub console: PathBuf,
+    console: PathBuf,
 
-    /// Take the console over: from a vconsole that drives it (your own, or as root anybody's; its user
+    /// Take the console over: from a vconsole that holds it (your own, or as root anybody's; its user
     /// is told who came), from other programs that have it (evicted by SIGHUP, then SIGTERM; as root
-    /// also by hanging it up), or from a lock that nobody can vouch for; as root clear an exclusive flag
+    /// also by hanging it up), or from a lock of an unknown owner; as root clear an exclusive flag
     /// that somebody left behind
     #[arg(short, long)]
-    pub force: bool,
+    force: bool,
 
     /// Why: told to the user of the vconsole that is taken over, and recorded in the system's log
     #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    reason: Option<String>,
 
-    /// Who watches whom.
-    #[command(flatten)]
-    pub watching: Watching,
-
-    /// Where it is busy, wait until it is free: for ever, or so long (90s, 5m), then exit status 124. Those
-    /// who wait are served in the order of their coming. With --force: take it over from whoever can be
-    /// made to leave, and wait for the others
-    #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
-    pub wait: Option<Option<Duration>>,
-
-    /// Where it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit.
-    /// Without a terminal on standard input and standard error nothing is asked
-    #[arg(long, conflicts_with_all = ["force", "wait"])]
-    pub ask: bool,
-
-    /// The key that begins a command to vconsole: ^] or any other ^X, or none
-    #[arg(short, long, value_name = "KEY", default_value = "^]", allow_hyphen_values = true)]
-    pub escape: EscapeKey,
-
-    /// After the end of input, stay until the console was quiet for so long (500ms, 90s, 5m), or
-    /// `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet
-    #[arg(long, value_name = "TIME", value_parser = linger)]
-    pub linger: Option<Linger>,
-
-    /// Leave at the latest so long after the end of input, with exit status 124
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub linger_max: Option<Duration>,
-
-    /// No notices, only errors
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Where and how lock files are used.
-    #[command(flatten)]
-    pub locks: Locks,
-}
-
-/// The options about watching.
-#[derive(Clone, Debug, Args)]
-pub struct Watching {
-    /// Watch and never type: what the driver sees, beginning with the last 64 KiB. Where nobody drives,
-    /// read the console until somebody comes to drive it, who needs no --force. The end of input is
-    /// ignored
+    /// Watch and never type: what the operator sees, beginning with the last 64 KiB. If there is no
+    /// operator, read the console until one comes, who needs no --force. The end of input is ignored
     #[arg(
         short,
         long,
         conflicts_with_all = ["force", "private", "stay", "wait", "ask", "linger", "linger_max"]
     )]
-    pub read_only: bool,
+    read_only: bool,
 
     /// Let nobody watch
     #[arg(long)]
-    pub private: bool,
+    private: bool,
 
     /// When somebody takes the console over, stay on and watch
     #[arg(long)]
-    pub stay: bool,
-}
+    stay: bool,
 
-/// The options about lock files.
-#[derive(Clone, Debug, Args)]
-pub struct Locks {
+    /// If it is busy, wait until it is free: for ever, or for TIME (90s, 5m), then exit status 124. Waiters
+    /// are served first come, first served. With --force: take it over from holders that can be evicted,
+    /// and wait for the others
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
+    #[allow(
+        clippy::option_option,
+        reason = "how clap reads an option whose value may be left out"
+    )]
+    wait: Option<Option<Duration>>,
+
+    /// If it is busy, ask what to do: wait as with --wait, take it over as with --force, or quit.
+    /// Without a terminal on standard input and standard error nothing is asked
+    #[arg(long, conflicts_with_all = ["force", "wait"])]
+    ask: bool,
+
+    /// The key that begins a command to vconsole: ^] or any other ^X, or none
+    #[arg(short, long, value_name = "KEY", default_value = "^]", allow_hyphen_values = true)]
+    escape: EscapeKey,
+
+    /// After the end of input, stay until the console was quiet for TIME (500ms, 90s, 5m), or
+    /// `forever`. Without this: up to 3 s for a first byte, then until 1 s of quiet
+    #[arg(long, value_name = "TIME", value_parser = linger)]
+    linger: Option<Linger>,
+
+    /// Exit no later than TIME after the end of input, with exit status 124
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    linger_max: Option<Duration>,
+
+    /// No messages but errors
+    #[arg(short, long)]
+    quiet: bool,
+
     /// What to do about lock files: `auto` takes them, and where an ordinary user may not write to
     /// the lock directory checks them; `require` insists on taking them; `check` only ever checks
     /// them; `off` does without
     #[arg(long = "locks", value_name = "MODE", env = "VCONSOLE_LOCKS", default_value = "auto")]
-    pub mode: LockMode,
+    lock_mode: LockModeArg,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub place: LockDirectory,
+    lock_place: LockDirectory,
 }
 
-/// The option that says where the lock files are.
-#[derive(Clone, Debug, Args)]
-pub struct LockDirectory {
+impl From<Attach> for AttachOptions {
+    fn from(args: Attach) -> Self {
+        Self {
+            console: args.console,
+            force: args.force,
+            reason: args.reason,
+            read_only: args.read_only,
+            private: args.private,
+            stay: args.stay,
+            wait: args.wait,
+            ask: args.ask,
+            relay: relay::Options {
+                escape: args.escape,
+                linger: args.linger,
+                linger_max: args.linger_max,
+            },
+            quiet: args.quiet,
+            lock_mode: args.lock_mode.into(),
+            lock_place: args.lock_place.directory,
+        }
+    }
+}
+
+/// The values of `--locks`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LockModeArg {
+    /// Take them; an ordinary user who may not write to the lock directory checks them
+    Auto,
+    /// Take them, or fail
+    Require,
+    /// Check them, make none
+    Check,
+    /// Do without
+    Off,
+}
+
+impl From<LockModeArg> for LockMode {
+    fn from(mode: LockModeArg) -> Self {
+        match mode {
+            LockModeArg::Auto => Self::Auto,
+            LockModeArg::Require => Self::Require,
+            LockModeArg::Check => Self::Check,
+            LockModeArg::Off => Self::Off,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct LockDirectory {
     /// The lock directory, or `auto`: the system's (/var/lock, else /run/lock). A directory named
     /// lockdev in it is used as well
     #[arg(
@@ -180,19 +225,22 @@ pub struct LockDirectory {
         value_parser = OsStringValueParser::new().map(LockPlace::from),
         value_hint = ValueHint::DirPath
     )]
-    pub directory: LockPlace,
+    directory: LockPlace,
 }
 
-/// `vconsole status`.
 #[derive(Debug, Args)]
-pub struct Status {
+pub(crate) struct Status {
     /// The consoles to look at; without any, all that can be found
     #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
-    pub consoles: Vec<PathBuf>,
+    consoles: Vec<PathBuf>,
+
+    /// Also show PTYs whose other end is not known to offer a console, and that nobody holds
+    #[arg(short, long)]
+    all: bool,
 
     /// Print one JSON document; vconsole-status(1) describes it
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 
     /// Look again and again, every second or every TIME (500ms, 5s, 1m), until q or Ctrl-C: on a
     /// terminal in place, else one table, or one line of JSON, after the other
@@ -204,38 +252,55 @@ pub struct Status {
         default_missing_value = "1s",
         value_parser = duration
     )]
-    pub watch: Option<Duration>,
+    watch: Option<Duration>,
 
     /// Print nothing but the paths of the consoles found: for the shells' completions
     #[arg(long, hide = true, conflicts_with_all = ["consoles", "json", "watch"])]
-    pub names: bool,
+    names: bool,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
-    pub locks: LockDirectory,
+    lock_place: LockDirectory,
 }
 
-/// `vconsole host`.
+impl From<Status> for StatusOptions {
+    fn from(args: Status) -> Self {
+        Self {
+            consoles: args.consoles,
+            all: args.all,
+            json: args.json,
+            watch: args.watch,
+            names: args.names,
+            lock_place: args.lock_place.directory,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
-pub struct Host {
+pub(crate) struct Host {
     /// Also make this symlink to the PTY, and remove it at the end. Nothing is replaced but a symlink of
     /// yours that leads to a PTY which is gone
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
-    pub link: Option<PathBuf>,
+    link: Option<PathBuf>,
 
     /// Attach to it at once; leaving ends the command
     #[arg(long)]
-    pub attach: bool,
+    attach: bool,
 
     /// The command and its arguments; without one, your shell
     #[arg(value_name = "COMMAND", last = true, value_hint = ValueHint::CommandWithArguments)]
-    pub command: Vec<std::ffi::OsString>,
+    command: Vec<std::ffi::OsString>,
 }
 
-/// No length of time is longer: a century. What is added to a moment has to be a moment as well.
+impl From<Host> for HostOptions {
+    fn from(args: Host) -> Self {
+        Self { link: args.link, attach: args.attach, command: args.command }
+    }
+}
+
+/// The longest time: a century, so that a time added to a moment is a moment.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
-/// Reads a length of time: `500ms`, `90s`, `5m`, `1h30m`; a bare number is seconds.
+/// Parses a time: `500ms`, `90s`, `5m`, `1h30m`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "not a length of time: try 500ms, 90s or 5m".to_owned();
     if let Ok(seconds) = text.parse::<u32>() {
@@ -245,12 +310,38 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map(|time| time.min(LONGEST)).map_err(|_| wrong())
 }
 
-/// Reads what `--linger` takes: a length of time, or `forever`.
+/// Parses the value of `--linger`: a time, or `forever`.
 pub(crate) fn linger(text: &str) -> Result<Linger, String> {
     if text == "forever" {
         return Ok(Linger::Forever);
     }
     duration(text).map(Linger::Quiet).map_err(|wrong| wrong + ", or forever")
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+/// Property: a time on the command line can be waited for, and is what people mean by it.
+pub fn time(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let read = duration(text);
+    let linger = linger(text);
+    if text == "forever" {
+        assert!(read.is_err() && linger == Ok(Linger::Forever));
+        return;
+    }
+    assert_eq!(linger.ok(), read.clone().ok().map(Linger::Quiet));
+    if let Ok(time) = &read {
+        assert!(
+            std::time::Instant::now().checked_add(*time).is_some(),
+            "{time:?} is beyond every clock"
+        );
+    }
+    if let Ok(number) = text.parse::<u16>() {
+        let seconds = Duration::from_secs(number.into());
+        assert_eq!(read, Ok(seconds));
+        assert_eq!(duration(&format!("{number}s")), Ok(seconds));
+        assert_eq!(duration(&format!("{number}m")), Ok(60 * seconds));
+        assert_eq!(duration(&format!("{number}ms")), Ok(seconds / 1000));
+    }
 }
 
 #[cfg(test)]

@@ -2,16 +2,15 @@
 
 use std::process::ExitCode;
 
-/// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
+pub(crate) enum ExitStatus {
     /// 0: detached, or the input ended as asked.
     Done,
     /// 1: something failed.
     Failed,
-    /// 3: somebody has the console; nothing was touched, but for who was said to be evicted.
+    /// 3: the console has a holder; nothing was touched, except holders reported as evicted.
     Busy,
-    /// 4: somebody else took the console over.
+    /// 4: another session took the console over.
     TakenOver,
     /// 5: the console hung up.
     HungUp,
@@ -26,10 +25,8 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// The number that the shell sees. Wrong usage (2) and a panic (101) never get here: clap and
-    /// the Rust runtime end the program with those themselves.
-    #[must_use]
-    pub fn code(self) -> u8 {
+    /// Wrong usage (2) and a panic (101) never get here: clap and the Rust runtime end the program.
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,

@@ -1,8 +1,8 @@
-//! The user's own terminal: raw mode, and its exact way back.
+//! Raw mode on the user's own terminal, and restoring it exactly.
 //!
-//! The settings are the terminal's, not ours: they outlive us, and the shell that waits for us has to
-//! live with what we leave. So there is one way in, [`RawMode::enter`], and every way out gives back
-//! what was there before: dropping the value, a panic, being stopped.
+//! The settings belong to the terminal: they outlive us, and the shell that waits for us has to
+//! work with what we leave. So there is one way in, [`RawMode::enter`], and every way out restores
+//! the settings: dropping the value, a panic, being stopped.
 
 use std::fmt;
 use std::io;
@@ -20,31 +20,31 @@ use rustix::termios::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process::Jobs;
+use crate::jobs::JobInfo;
 
-/// The raw settings as we left them on the terminal, and what was there before; `None` while it is not
-/// raw. It belongs to the process, as the terminal does: the panic hook has no value to look at.
+/// The raw settings as we left them on the terminal, and those before; `None` while it is not raw.
+/// A static, because the panic hook needs them.
 static RAW: Mutex<Option<(Modes, Modes)>> = Mutex::new(None);
 
-/// Raw mode on the terminal that is our standard input, for as long as this lives: a proof that there
-/// is a terminal, and that it is raw. Every byte typed reaches the console, Ctrl-C and Ctrl-Z too.
+/// Raw mode on the terminal that is our standard input, for as long as this lives. Every byte typed
+/// reaches the console, Ctrl-C and Ctrl-Z too.
 #[derive(Debug)]
 #[must_use = "dropping it gives the terminal back"]
-pub struct RawMode<'a> {
-    witness: &'a dyn Witness,
+pub(crate) struct RawMode<'a> {
+    observer: &'a dyn RawModeObserver,
 }
 
-/// Who is told what happens to the terminal, so as to put it back when we are killed.
-pub trait Witness: fmt::Debug {
-    /// The terminal is about to become raw, and has these settings now.
+/// Is told what happens to the terminal, so that it can be restored when we are killed.
+pub(crate) trait RawModeObserver: fmt::Debug {
+    /// The terminal is about to become raw, and has the settings `before` now.
     fn will_be_raw(&self, terminal: BorrowedFd<'_>, before: &Modes);
-    /// It is back as it was.
+    /// The terminal was restored.
     fn is_back(&self);
 }
 
-/// What raw mode changes of a terminal's settings.
+/// The settings of a terminal that raw mode changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Modes {
+pub(crate) struct Modes {
     input: u32,
     output: u32,
     control: u32,
@@ -54,59 +54,59 @@ pub struct Modes {
 }
 
 impl<'a> RawMode<'a> {
-    /// Makes the terminal raw. `None` where standard input is no terminal: then there is nothing to do
-    /// and nothing to give back. What was typed ahead stays to be read: crossterm sets with `TCSANOW`.
-    ///
-    /// In the background the kernel stops us here ([`in_foreground`] tells beforehand).
-    pub fn enter(witness: &'a dyn Witness) -> io::Result<Option<Self>> {
+    /// Makes the terminal raw. `None` if standard input is no terminal. What was typed ahead stays
+    /// to be read: crossterm sets with `TCSANOW`. In the background the kernel stops us here
+    /// ([`in_foreground`] tells beforehand).
+    pub(crate) fn enter(observer: &'a dyn RawModeObserver) -> io::Result<Option<Self>> {
         if !isatty(io::stdin()) {
             return Ok(None);
         }
-        let raw = Self { witness };
+        let raw = Self { observer };
         raw.make_raw()?;
         Ok(Some(raw))
     }
 
-    /// Leaves the terminal raw, for who takes it up: another thread, or with another witness.
-    pub fn leave(self) -> LeftRaw {
+    /// Leaves the terminal raw for another thread or another observer.
+    pub(crate) fn detach(self) -> DetachedRawMode {
         std::mem::forget(self);
-        LeftRaw(())
+        DetachedRawMode(())
     }
 
     fn make_raw(&self) -> io::Result<()> {
         if !in_foreground() {
-            // Before we look: a shell that uses it sets it for its line editor.
+            // Before we read the settings: a shell in the foreground sets them for its line editor.
             stop_as_a_reader();
         }
         let before = Modes::of(&tcgetattr(io::stdin())?);
-        self.witness.will_be_raw(io::stdin().as_fd(), &before);
+        self.observer.will_be_raw(io::stdin().as_fd(), &before);
         make_raw(before)
     }
 
-    /// Tells a new witness how things stand.
-    pub fn tell_again(&self) {
+    /// Tells a new observer the state.
+    pub(crate) fn tell_again(&self) {
         if let Some((_, before)) = &*raw_settings() {
-            self.witness.will_be_raw(io::stdin().as_fd(), before);
+            self.observer.will_be_raw(io::stdin().as_fd(), before);
         }
     }
 
-    /// Gives the terminal back for a while: we are about to be stopped.
-    pub fn suspend(&self) {
+    /// Restores the terminal for a while: we are about to be stopped.
+    pub(crate) fn suspend(&self) {
         restore();
-        self.witness.is_back();
+        self.observer.is_back();
     }
 
-    /// Makes the terminal raw again, whatever became of it meanwhile. `EIO` when it is gone.
-    pub fn resume(&self) -> io::Result<()> {
+    /// Makes the terminal raw again, if it is not. `EIO` when it is gone.
+    pub(crate) fn resume(&self) -> io::Result<()> {
         if is_still_raw() {
             return Ok(());
         }
         if !in_foreground() {
-            // It is somebody else's by now, usually a shell's line editor.
+            // Another job uses it by now, usually a shell's line editor.
             stop_as_a_reader();
         }
-        // After a SIGSTOP, which lets nobody give anything back, crossterm still believes in its raw
-        // mode, and enabling that would do nothing: disabling it first makes it set the terminal.
+        // After a SIGSTOP, before which nothing can be restored, crossterm believes that the
+        // terminal is still raw, and enabling would do nothing: disabling first makes it set the
+        // terminal.
         undo_raw()?;
         self.make_raw()
     }
@@ -115,26 +115,26 @@ impl<'a> RawMode<'a> {
 impl Drop for RawMode<'_> {
     fn drop(&mut self) {
         restore();
-        self.witness.is_back();
+        self.observer.is_back();
     }
 }
 
-/// A terminal that was left raw, to be taken up again: nothing that is typed meanwhile is echoed or edited.
+/// A terminal left raw for [`DetachedRawMode::attach`]: what is typed meanwhile is not echoed or
+/// edited.
 #[derive(Debug)]
 #[must_use = "dropping it gives the terminal back"]
-pub struct LeftRaw(());
+pub(crate) struct DetachedRawMode(());
 
-impl LeftRaw {
-    /// Takes it up. The witness is told how things stand.
-    pub fn take_up(self, witness: &dyn Witness) -> RawMode<'_> {
+impl DetachedRawMode {
+    pub(crate) fn attach(self, observer: &dyn RawModeObserver) -> RawMode<'_> {
         std::mem::forget(self);
-        let raw = RawMode { witness };
+        let raw = RawMode { observer };
         raw.tell_again();
         raw
     }
 }
 
-impl Drop for LeftRaw {
+impl Drop for DetachedRawMode {
     fn drop(&mut self) {
         restore();
     }
@@ -162,9 +162,8 @@ impl Modes {
     }
 }
 
-/// Puts a terminal back that a session left raw when it was killed: only if it still has exactly the
-/// settings that the session gave it. Anything else is already somebody's, such as a shell's line
-/// editor.
+/// Restores a terminal that a killed session left raw, but only if it still has exactly the
+/// settings of that session. Otherwise somebody else uses it, such as a shell's line editor.
 pub(crate) fn put_back_if_raw(terminal: impl AsFd, before: &Modes) -> io::Result<()> {
     let now = tcgetattr(&terminal)?;
     let mut raw = now.clone();
@@ -178,8 +177,8 @@ pub(crate) fn put_back_if_raw(terminal: impl AsFd, before: &Modes) -> io::Result
     Ok(tcsetattr(terminal, OptionalActions::Now, &back)?)
 }
 
-/// Makes a panic give the terminal back before it says what happened.
-pub fn restore_on_panic() {
+/// Makes a panic restore the terminal before it is reported.
+pub(crate) fn restore_on_panic() {
     let say = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
         restore();
@@ -187,46 +186,35 @@ pub fn restore_on_panic() {
     }));
 }
 
-/// Forgets the terminal, for a process that has none: a copy of one that had.
-pub fn forget() {
+/// Forgets the terminal, in a copy of this process, which has none.
+pub(crate) fn forget() {
     *raw_settings() = None;
 }
 
 /// Whether the terminal is raw now: then a line ends with CR LF.
-#[must_use]
-pub fn is_raw() -> bool {
+pub(crate) fn is_raw() -> bool {
     raw_settings().is_some()
 }
 
 /// Whether we may use the terminal on standard input: we are in its foreground, or there is no job
-/// control on it (it is no terminal, or not the one that controls us: `ENOTTY`, tcgetpgrp(3)).
-#[must_use]
-pub fn in_foreground() -> bool {
+/// control on it (it is no terminal, or not our controlling one: `ENOTTY`, tcgetpgrp(3)).
+pub(crate) fn in_foreground() -> bool {
     tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == getpgrp())
 }
 
-/// While it lives, who reads the terminal in the background is not stopped by it, but told (`EIO`,
-/// `__tty_check_change` in `drivers/tty/tty_jobctrl.c`): the kernel would begin the read again whenever
+/// While this lives, reading the terminal in the background fails with `EIO` (`__tty_check_change`
+/// in `drivers/tty/tty_jobctrl.c`). Otherwise the kernel would stop us, restart the read whenever
 /// somebody continues us, and stop us again before we can see why.
-#[derive(Debug)]
-pub struct Unstopped(Option<SigSet>);
+pub(crate) struct BlockSigttin(Option<SigSet>);
 
-impl Unstopped {
-    /// From now on.
-    #[must_use]
-    pub fn new() -> Self {
+impl BlockSigttin {
+    pub(crate) fn new() -> Self {
         let stops = SigSet::from(Signal::SIGTTIN);
         Self(stops.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
     }
 }
 
-impl Default for Unstopped {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Unstopped {
+impl Drop for BlockSigttin {
     fn drop(&mut self) {
         if let Some(before) = self.0 {
             let _ = before.thread_set_mask();
@@ -234,9 +222,9 @@ impl Drop for Unstopped {
     }
 }
 
-/// Stops us as the kernel stops who reads the terminal in the background, until somebody continues us.
-/// Does nothing where nobody would: our job has no shell any more.
-pub fn stop_as_a_reader() {
+/// Stops us as the kernel stops a process that reads the terminal in the background, until somebody
+/// continues us. Does nothing in a job without a shell, which nobody would continue.
+pub(crate) fn stop_as_a_reader() {
     let stops = SigSet::from(Signal::SIGTTIN);
     let Ok(before) = stops.thread_swap_mask(SigmaskHow::SIG_UNBLOCK) else { return };
     let _ = raise(Signal::SIGTTIN);
@@ -244,7 +232,7 @@ pub fn stop_as_a_reader() {
 }
 
 fn raw_settings() -> MutexGuard<'static, Option<(Modes, Modes)>> {
-    // Nobody can have left it half-written: it is only ever assigned.
+    // It is only ever assigned as a whole, so a panic cannot leave it half-written.
     RAW.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -261,8 +249,8 @@ fn make_raw(before: Modes) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes crossterm forget a raw mode that was not ours to undo, since somebody else, usually a shell, had
-/// undone it already: enabling it would do nothing. The settings stay as they are now.
+/// Makes crossterm forget a raw mode that somebody else, usually a shell, has undone already: or
+/// enabling it would do nothing. The settings stay as they are now.
 fn forget_what_was_raw() -> io::Result<()> {
     if is_raw_mode_enabled()? {
         let now = tcgetattr(io::stdin())?;
@@ -272,14 +260,13 @@ fn forget_what_was_raw() -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the terminal back as it was, if it is raw by our doing.
+/// Restores the terminal, if it is raw by our doing.
 ///
-/// Where we are in the background somebody else uses the terminal, usually a shell, which may have set
-/// it for its line editor: then only settings that are still exactly ours are undone, and not where they
-/// are another job's as well. A terminal that is gone has nothing to restore, so errors say nothing new
-/// here.
+/// In the background another job uses the terminal, usually a shell, which may have set it for its
+/// line editor: then only settings that are still exactly ours are undone, and not if another job
+/// has the same. Errors are ignored: a terminal that is gone has nothing to restore.
 fn restore() {
-    let still_ours = || is_still_raw() && !Jobs::ours().gave_way();
+    let still_ours = || is_still_raw() && !JobInfo::ours().gave_way();
     let ours = is_raw() && (in_foreground() || still_ours());
     *raw_settings() = None;
     if ours {
@@ -293,12 +280,10 @@ fn is_still_raw() -> bool {
     raw_settings().as_ref().is_some_and(|(ours, _)| now.is_ok_and(|now| Modes::of(&now) == *ours))
 }
 
-/// Lets crossterm put back what it found.
-///
-/// With SIGTTOU blocked: then the kernel lets a process in the background change the settings, and
-/// else it would stop us on our way out (`tty_check_change` in `drivers/tty/tty_jobctrl.c`). And only
-/// while standard input is a terminal: when it is gone, crossterm takes `/dev/tty` instead, which may
-/// be another one.
+/// Lets crossterm restore the settings. SIGTTOU is blocked, or the kernel would stop a process in
+/// the background that changes them (`tty_check_change` in `drivers/tty/tty_jobctrl.c`). Only while
+/// standard input is a terminal: when it is gone, crossterm uses `/dev/tty` instead, which may be
+/// another one.
 fn undo_raw() -> io::Result<()> {
     if !isatty(io::stdin()) {
         return Err(Errno::IO.into());

@@ -1,23 +1,20 @@
-//! Named points at which a test makes the program do what no input makes it do.
+//! Named points at which a test makes the program do what no input can.
 
-/// Panics here where `VCONSOLE_TEST_PANIC` names this point. Where `VCONSOLE_TEST_PAUSE` is
-/// `POINT=FIFO`, writes a line with our process number to the fifo, and stops until SIGCONT comes; with
-/// `VCONSOLE_TEST_HOLD`, and with `VCONSOLE_TEST_HOLD_TOO` at another point, it stops again whenever SIGCONT
-/// comes, until there is no such fifo any more.
-/// Where `VCONSOLE_TEST_HANG` names it, does nothing any more, whatever comes but SIGKILL.
-/// Does nothing where the feature `test-points` is off.
+/// A test point, in builds with debug assertions only.
 ///
-/// # Panics
-///
-/// When asked to.
+/// - `VCONSOLE_TEST_PANIC=POINT` panics here.
+/// - `VCONSOLE_TEST_PAUSE=POINT=FIFO` writes our pid to the fifo, and stops until SIGCONT.
+/// - `VCONSOLE_TEST_HOLD=POINT=FIFO`, and `VCONSOLE_TEST_HOLD_TOO` for another point, stop again at
+///   every SIGCONT until the fifo is removed.
+/// - `VCONSOLE_TEST_HANG=POINT` hangs here until SIGKILL.
 #[inline]
-pub fn reached(point: &str) {
-    #[cfg(feature = "test-points")]
+pub(crate) fn reached(point: &str) {
+    #[cfg(debug_assertions)]
     assert!(
         std::env::var("VCONSOLE_TEST_PANIC").as_deref() != Ok(point),
         "the test point {point} was asked to panic"
     );
-    #[cfg(feature = "test-points")]
+    #[cfg(debug_assertions)]
     for wish in ["VCONSOLE_TEST_PAUSE", "VCONSOLE_TEST_HOLD", "VCONSOLE_TEST_HOLD_TOO"] {
         let pause = std::env::var(wish).unwrap_or_default();
         let Some((_, fifo)) = pause.split_once('=').filter(|(wanted, _)| *wanted == point) else {
@@ -34,17 +31,16 @@ pub fn reached(point: &str) {
             }
         }
     }
-    #[cfg(feature = "test-points")]
+    #[cfg(debug_assertions)]
     while std::env::var("VCONSOLE_TEST_HANG").as_deref() == Ok(point) {
         std::thread::park();
     }
-    #[cfg(not(feature = "test-points"))]
+    #[cfg(not(debug_assertions))]
     let _ = point;
 }
 
-/// What a test wants instead of a fixed value: the environment variable `name`, where the feature
-/// `test-points` is on. Nothing in any other build.
-#[must_use]
-pub fn value(name: &str) -> Option<std::ffi::OsString> {
-    if cfg!(feature = "test-points") { std::env::var_os(name) } else { None }
+/// The value of an environment variable by which a test replaces a fixed value. `None` in a
+/// release.
+pub(crate) fn value(name: &str) -> Option<std::ffi::OsString> {
+    if cfg!(debug_assertions) { std::env::var_os(name) } else { None }
 }

@@ -25,13 +25,13 @@ use std::env;
 use figures::Report;
 
 /// What is asked for.
-struct Wish {
+struct Selection {
     rounds: usize,
     long: bool,
     only: Vec<String>,
 }
 
-impl Wish {
+impl Selection {
     fn of(arguments: impl Iterator<Item = String>) -> Self {
         let mut wish = Self { rounds: 15, long: false, only: Vec::new() };
         let mut arguments = arguments;
@@ -58,7 +58,7 @@ fn main() {
     if let Some(console) = bound::is_meant(env::args()) {
         return bound::run(&console);
     }
-    let wish = Wish::of(env::args().skip(1));
+    let wish = Selection::of(env::args().skip(1));
     let _ = program::vconsole();
     let mut report = Report::default();
     for (name, measure) in measures::ALL {

@@ -11,7 +11,7 @@ use vconsole::sys;
 
 use crate::client::Client;
 use crate::figures::{Report, median_and_interval};
-use crate::scene::{Line, Scene, Viewer};
+use crate::scene::{PtyLine, Scene, Viewer};
 use crate::walk;
 
 type Measure = fn(&mut Report, usize);
@@ -54,7 +54,7 @@ fn transfer(
     rounds: usize,
     name: &str,
     clients: &[Client],
-    way: impl for<'a> Fn(&'a Scene, &'a Line) -> (&'a Line, &'a Line),
+    way: impl for<'a> Fn(&'a Scene, &'a PtyLine) -> (&'a PtyLine, &'a PtyLine),
 ) {
     let (mut speeds, mut costs) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
@@ -83,7 +83,7 @@ fn transfer(
 
 /// Sends `count` bytes of text into `from`, and tells how long it took until the last of them came out
 /// of `to`, and how many did: some programs lose some.
-fn pour(from: &Line, to: &Line, count: usize) -> (Duration, usize) {
+fn pour(from: &PtyLine, to: &PtyLine, count: usize) -> (Duration, usize) {
     // No byte of it means anything to any of the clients.
     let text: Vec<u8> = (0..64 * 1024_u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
     let start = Instant::now();
@@ -123,7 +123,7 @@ fn echo(report: &mut Report, rounds: usize) {
     report.add("echo: p99", "us", &names, &slowest);
 }
 
-fn press_a_key(terminal: &Line) -> f64 {
+fn press_a_key(terminal: &PtyLine) -> f64 {
     // As long as a key takes that is held down, and a little of what else happens on a machine.
     thread::sleep(Duration::from_millis(1));
     let start = Instant::now();
@@ -188,7 +188,7 @@ fn first_byte(scene: &Scene, command: impl FnOnce(&Scene) -> Command) -> f64 {
 fn guard_s_start() -> f64 {
     let start = Instant::now();
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let pid = sys::copy("guard", theirs.into(), |_, wire| drop(wire)).unwrap();
+    let pid = sys::copy("guard", theirs.into(), |_, socket| drop(socket)).unwrap();
     let ended = (&ours).read(&mut [0]).unwrap();
     let took = start.elapsed().as_secs_f64() * 1e3;
     assert_eq!(ended, 0);
@@ -222,20 +222,20 @@ fn takeover(report: &mut Report, rounds: usize) {
     report.add("takeover: exec to first byte", "ms", &["plain attach", "attach --force"], &times);
 }
 
-/// The driver's throughput from the console to the terminal while others watch.
+/// The operator's throughput from the console to the terminal while others watch.
 fn viewers(report: &mut Report, rounds: usize) {
     let counts = [0, 1, 10, 50];
     let mut speeds = Vec::new();
     for round in 0..=rounds {
         let speed = by_turns(round, &counts, |count| {
             let scene = Scene::new();
-            let driver = scene.attach(Client::Vconsole);
+            let operator = scene.attach(Client::Vconsole);
             let mut viewers: Vec<_> = (0..count).map(|_| Viewer::of(&scene)).collect();
             viewers.iter_mut().for_each(Viewer::watches);
             let (took, arrived) =
-                pour(&scene.console, &driver.terminal, Client::Vconsole.portion());
+                pour(&scene.console, &operator.terminal, Client::Vconsole.portion());
             drop(viewers);
-            driver.end();
+            operator.end();
             arrived as f64 / MB / took.as_secs_f64()
         });
         // The first round only warms up.
@@ -244,7 +244,7 @@ fn viewers(report: &mut Report, rounds: usize) {
         }
     }
     let names = ["nobody watches", "1 viewer", "10 viewers", "50 viewers"];
-    report.add("viewers: throughput of the driver", "MB/s", &names, &speeds);
+    report.add("viewers: throughput of the operator", "MB/s", &names, &speeds);
 }
 
 /// The most memory that a client ever had, and what it started: a flood down and a paste up.

@@ -25,13 +25,13 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// The master of a PTY, which never waits.
-pub(crate) struct Line {
+pub(crate) struct PtyLine {
     pub(crate) master: OwnedFd,
     pub(crate) path: PathBuf,
     slave: Option<OwnedFd>,
 }
 
-impl Line {
+impl PtyLine {
     fn open() -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
@@ -108,19 +108,19 @@ impl Line {
 
 /// A guest's console, and where its locks are.
 pub(crate) struct Scene {
-    pub(crate) console: Line,
+    pub(crate) console: PtyLine,
     locks: tempfile::TempDir,
 }
 
 /// A program that runs on a terminal.
 pub(crate) struct Running {
-    pub(crate) terminal: Line,
+    pub(crate) terminal: PtyLine,
     child: Child,
 }
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        Self { console: Line::console(), locks: tempfile::tempdir().unwrap() }
+        Self { console: PtyLine::console(), locks: tempfile::tempdir().unwrap() }
     }
 
     /// The command line of `client`.
@@ -130,7 +130,7 @@ impl Scene {
 
     /// Starts `command` on a terminal of its own.
     pub(crate) fn start(mut command: Command) -> Running {
-        let mut terminal = Line::open();
+        let mut terminal = PtyLine::open();
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&terminal.master, size).unwrap();
         let slave = terminal.slave.take().unwrap();

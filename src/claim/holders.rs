@@ -1,161 +1,124 @@
-//! Who has a console, whatever locks they ask for or not.
+//! Which processes hold a console: by flock, by the exclusive flag, or by having it open.
 
-use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::console::{Device, Target};
-use crate::process::{Openers, Presence, Process};
+use crate::claim::error::{ClaimErrorKind, PossibleHolders};
+use crate::console::{open::OpenError, target::Target};
+use crate::device::Device;
+use crate::locks::flock::Flocks;
+use crate::process::{Process, snapshot::ProcessSnapshot};
 
-/// A descriptor that is there at every look for so long belongs to somebody who uses the console. One
-/// that goes away was udev's, fuser's, or that of somebody who lost the same race.
-pub(super) const LONG_ENOUGH: Duration = Duration::from_millis(250);
+/// A descriptor that is open at every look for this long belongs to a holder. Others are those of
+/// udev, of fuser, or of a process that lost the same race.
+pub(super) const HOLDER_AFTER: Duration = Duration::from_millis(250);
 
-/// How long lies between two looks.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Those of `openers` that use the console, though they hold no lock on it: not just for a moment, and
-/// not from its other end. A vconsole never counts: the one that drives has the locks, and any other
-/// reads nothing.
-pub(super) fn who_stay(device: Device, openers: &Openers) -> Vec<Process> {
-    let mut holders: Vec<Process> =
-        openers.processes.iter().filter(|process| is_client(process, device)).cloned().collect();
-    let until = Instant::now() + LONG_ENOUGH;
-    while !holders.is_empty() && Instant::now() < until {
-        thread::sleep(BETWEEN_LOOKS);
+/// The processes in `snapshot` that use the console without a lock. A vconsole never counts: the
+/// operator's has the locks, and any other reads nothing.
+pub(super) fn lasting_openers(device: Device, snapshot: &ProcessSnapshot) -> Vec<Process> {
+    let openers = snapshot.openers(device).filter(|process| is_client(process, device));
+    let mut holders: Vec<Process> = openers.cloned().collect();
+    let deadline = Instant::now() + HOLDER_AFTER;
+    while !holders.is_empty() && Instant::now() < deadline {
+        thread::sleep(LOOK_INTERVAL);
         holders.retain(|holder| holder.can_use(device) == Some(true));
     }
     holders
 }
 
-/// Whether a process that has the console open may be one that reads it. One of us is not, unless the
-/// console is its own terminal; nor is one that was hung up.
+/// Whether a process that has the console open may read it. A vconsole reads only its own terminal.
+/// A process at the other end, or with revoked descriptors, reads nothing.
 pub(super) fn is_client(process: &Process, device: Device) -> bool {
-    let one_of_us = process.is_one_of_us() && !process.has_as_standard(device);
-    !one_of_us && !process.has_master_of(device) && process.can_use(device) != Some(false)
+    let is_vconsole = process.is_one_of_us() && !process.has_as_standard(device);
+    !is_vconsole && !process.has_master_of(device) && process.can_use(device) != Some(false)
 }
 
-/// Those who hold the console's `flock`: the kernel names a process, which is only a hint, since the
-/// lock goes with the descriptor to others; so that it must have the console open as well, or hide what
-/// it has open. Where that leaves nobody, all who have it open.
-pub(super) fn of_flock(target: &Target) -> Openers {
-    let mut openers = Openers::of(target.device());
+/// The kernel names the process that took the lock, but the lock passes to others with the
+/// descriptor: a holder must also have the console open, or hide its descriptors. If there is none,
+/// all processes that have the console open may be holders.
+pub(super) fn of_flock(target: &Target) -> Vec<Process> {
+    let device = target.device();
+    let snapshot = ProcessSnapshot::of(device);
+    let openers: Vec<&Process> = snapshot.openers(device).collect();
     let flocks = Flocks::read();
     let named = flocks.of(target);
-    if openers.processes.iter().any(|process| named.contains(&process.pid)) {
-        openers.processes.retain(|process| named.contains(&process.pid));
-        return openers;
+    let is_named = |process: &Process| named.contains(&process.pid);
+    if openers.iter().any(|process| is_named(process)) {
+        return openers.into_iter().filter(|process| is_named(process)).cloned().collect();
     }
-    let hidden = |&pid: &i32| match Process::find(pid) {
-        Presence::Alive(process) if process.has_open(target.device()).is_none() => Some(process),
-        _ => None,
-    };
-    let hidden: Vec<Process> = named.iter().filter(|&&pid| pid > 0).filter_map(hidden).collect();
-    if !hidden.is_empty() {
-        openers.processes = hidden;
-    }
-    openers
+    let hidden: Vec<_> = live(named).filter(|process| process.has_open(device).is_none()).collect();
+    if hidden.is_empty() { openers.into_iter().cloned().collect() } else { hidden }
 }
 
-/// The same, as far as the kernel's table and `openers` tell. The kernel goes on naming the first who took
-/// the lock after that one has passed it on and closed the console: then it is a session's that has it open.
-pub(super) fn of_flock_as_seen(target: &Target, openers: &Openers) -> Vec<Process> {
-    let (device, own) = (target.device(), Process::own_pid());
+/// The same without a new walk over `/proc`. The kernel still names the process that took the lock
+/// after it handed the console over: then the holder is the session that has the console open.
+pub(super) fn of_flock_as_seen(target: &Target, snapshot: &ProcessSnapshot) -> Vec<Process> {
+    let device = target.device();
     let flocks = Flocks::read();
     let named = flocks.of(target);
-    let may_have_it = |&pid: &i32| match Process::find(pid) {
-        Presence::Alive(process) if process.has_open(device) != Some(false) => Some(process),
-        _ => None,
-    };
-    let others = named.iter().filter(|&&pid| pid > 0 && pid != own);
-    let by: Vec<Process> = others.filter_map(may_have_it).collect();
+    let others = live(named).filter(|process| process.pid != Process::own_pid());
+    let by: Vec<_> = others.filter(|process| process.has_open(device) != Some(false)).collect();
     if named.is_empty() || !by.is_empty() {
         return by;
     }
     let is_session = |process: &&Process| {
         process.is_surely_vconsole() && !process.is_guard() && !process.has_master_of(device)
     };
-    let sessions = openers.processes.iter().filter(is_session);
+    let sessions = snapshot.openers(device).filter(is_session);
     sessions.filter(|process| process.can_use(device) != Some(false)).cloned().collect()
 }
 
-/// Whether those who hold the console's `flock` are among `victims`, as far as can be seen.
-pub(super) fn flock_is_of(target: &Target, victims: &[i32]) -> bool {
-    let device = target.device();
-    let by = of_flock(target).processes;
-    let is_victim = |process: &Process| victims.contains(&process.pid);
-    let others = by.iter().any(|process| !is_victim(process) && !process.has_master_of(device));
-    !others && by.iter().any(is_victim)
+fn live(pids: &[i32]) -> impl Iterator<Item = Process> {
+    pids.iter().filter(|&&pid| pid > 0).filter_map(|&pid| Process::living(pid))
 }
 
-/// Who keeps the console's `flock` with nothing but descriptors that were hung up: those are good for
-/// nothing else, and keep it until their process ends.
+pub(super) fn flock_is_of(target: &Target, pids: &[i32]) -> bool {
+    let by = of_flock(target);
+    let is_among = |process: &Process| pids.contains(&process.pid);
+    let is_other =
+        |process: &Process| !is_among(process) && !process.has_master_of(target.device());
+    by.iter().any(is_among) && !by.iter().any(is_other)
+}
+
+/// A process that has only revoked descriptors and still keeps the flock until it ends.
 pub(super) fn of_flock_and_hung_up(target: &Target) -> Option<Process> {
     let device = target.device();
-    let by = of_flock(target).processes.into_iter();
-    let mut by = by.filter(|process| !process.has_master_of(device));
+    let mut by = of_flock(target).into_iter().filter(|process| !process.has_master_of(device));
     let first = by.next().filter(|process| process.can_use(device) == Some(false))?;
     by.all(|process| process.can_use(device) == Some(false)).then_some(first)
 }
 
-/// The processes that the kernel names as holders of `flock`, by the file.
-#[derive(Debug)]
-pub(super) struct Flocks(HashMap<String, Vec<i32>>);
-
-impl Flocks {
-    /// Reads `/proc/locks`.
-    pub(super) fn read() -> Self {
-        Self::parse(&fs::read_to_string("/proc/locks").unwrap_or_default())
-    }
-
-    /// A line has a number, the kind of lock, advisory or mandatory, read or write, the process, and the
-    /// file as major:minor:inode, the first two hexadecimal (`proc_locks(5)`).
-    pub(super) fn parse(table: &str) -> Self {
-        let mut flocks: HashMap<String, Vec<i32>> = HashMap::new();
-        for line in table.lines() {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            // One who waits for the lock has an arrow in the second place.
-            if let [_, "FLOCK", _, _, pid, file, ..] = fields[..]
-                && let Ok(pid) = pid.parse()
-            {
-                flocks.entry(file.to_owned()).or_default().push(pid);
-            }
-        }
-        Self(flocks)
-    }
-
-    /// Those named for a console: none where nobody has locked it.
-    pub(super) fn of(&self, target: &Target) -> &[i32] {
-        // On most machines few files are locked: then nothing needs to be asked.
-        let file = (!self.0.is_empty()).then(|| fs::metadata(target.path()).ok()).flatten();
-        file.map_or(&[], |file| self.named(file.dev(), file.ino()))
-    }
-
-    pub(super) fn named(&self, device: u64, inode: u64) -> &[i32] {
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let file = format!("{major:02x}:{minor:02x}:{inode}");
-        self.0.get(&file).map_or(&[], Vec::as_slice)
-    }
+/// The processes that have the console open, except its peer and our own guard.
+pub(super) fn openers_but_the_peer(target: &Target) -> Vec<Process> {
+    let device = target.device();
+    let own_guard = |process: &Process| process.is_guard() && process.is_child_of_ours();
+    ProcessSnapshot::of(device)
+        .openers(device)
+        .filter(|process| !own_guard(process) && !process.has_master_of(device))
+        .filter(|process| process.can_use(device) != Some(false))
+        .cloned()
+        .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Flocks;
+pub(super) fn refuse_if_open(
+    target: &Target,
+    snapshot: &ProcessSnapshot,
+) -> Result<(), ClaimErrorKind> {
+    let holders = lasting_openers(target.device(), snapshot);
+    let open = |by| Err(ClaimErrorKind::Open { by: PossibleHolders(by) });
+    if holders.is_empty() { Ok(()) } else { open(holders) }
+}
 
-    #[test]
-    fn the_kernel_s_table_names_who_holds_and_not_who_waits() {
-        let table = "\
-1: FLOCK  ADVISORY  WRITE 812 00:18:53 0 EOF
-1: -> FLOCK  ADVISORY  WRITE 813 00:18:53 0 EOF
-2: POSIX  ADVISORY  WRITE 814 00:18:53 0 EOF
-3: FLOCK  ADVISORY  WRITE 815 00:18:54 0 EOF
-4: FLOCK  ADVISORY  WRITE -1 00:18:53 0 EOF
-half a line
-";
-        let flocks = Flocks::parse(table);
-        assert_eq!(flocks.named(rustix::fs::makedev(0, 0x18), 53), [812, -1]);
-        assert_eq!(flocks.named(rustix::fs::makedev(0, 0x18), 55), [0; 0]);
+pub(super) fn exclusive(target: &Target) -> ClaimErrorKind {
+    ClaimErrorKind::Exclusive { by: PossibleHolders(openers_but_the_peer(target)) }
+}
+
+pub(super) fn not_opened(error: OpenError, target: &Target) -> ClaimErrorKind {
+    match error {
+        OpenError::Target(error) => error.into(),
+        OpenError::Exclusive => exclusive(target),
+        OpenError::Failed(source) => ClaimErrorKind::Unusable(source),
     }
 }

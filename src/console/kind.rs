@@ -1,58 +1,45 @@
-//! What kind of line a device is, known without opening it: to open a serial port may raise DTR.
+//! The kind of a line, found out without opening it: opening a serial port may raise DTR.
 
 use std::fs;
 
-use super::Device;
+use crate::device::Device;
 
-/// What kind of line a console is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The slave side of a pseudo-terminal.
     Pty,
-    /// A serial port, or another terminal line of the kernel's.
+    /// A serial port, or another terminal line of the kernel.
     Serial,
 }
 
-/// Whether a device is a PTY slave on devpts: `UNIX98_PTY_SLAVE_MAJOR` and the seven behind it in the
-/// kernel's `Documentation/admin-guide/devices.txt`.
-pub(super) fn is_pty(device: Device) -> bool {
-    (136..=143).contains(&rustix::fs::major(device.number))
-}
-
-/// What the kernel has behind a character device.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Driver {
-    /// A line that can be attached to.
-    Line(Kind),
-    /// The master side of a pseudo-terminal.
+pub(super) enum DeviceClass {
+    Terminal(Kind),
     PtyMaster,
-    /// `/dev/tty`: whatever terminal the process that opens it has.
+    /// `/dev/tty`: the terminal of the process that opens it.
     OwnTerminal,
-    /// No terminal line.
     Other,
 }
 
-impl Driver {
-    /// What stands behind `device`.
+impl DeviceClass {
     pub(super) fn of(device: Device) -> Self {
-        let major = rustix::fs::major(device.number);
-        let minor = rustix::fs::minor(device.number);
+        let (major, minor) = (device.major(), device.minor());
         match (major, minor) {
             // TTYAUX_MAJOR in the kernel's Documentation/admin-guide/devices.txt.
             (5, 0) => return Self::OwnTerminal,
             (5, 2) => return Self::PtyMaster,
-            _ if is_pty(device) => return Self::Line(Kind::Pty),
+            _ if device.is_pty() => return Self::Terminal(Kind::Pty),
             _ => {}
         }
         match fs::read_to_string("/proc/tty/drivers") {
             Ok(table) => Self::in_table(&table, major, minor),
-            // Nobody says what it is: opening it will.
-            Err(_) => Self::Line(Kind::Serial),
+            // Unknown: opening it will tell.
+            Err(_) => Self::Terminal(Kind::Serial),
         }
     }
 
-    /// Looks a device up in the kernel's table of terminal drivers: each line has a name, a path, the
-    /// major number, the minor numbers and the type (`proc_tty_drivers(5)`).
+    /// Looks a device up in the kernel's table of terminal drivers: each line has a name, a path,
+    /// the major number, the minor numbers and the type (`proc_tty_drivers(5)`).
     fn in_table(table: &str, major: u32, minor: u32) -> Self {
         let kind = table.lines().find_map(|line| {
             let mut fields = line.split_ascii_whitespace().rev();
@@ -64,8 +51,8 @@ impl Driver {
         match kind {
             None => Self::Other,
             Some("pty:master") => Self::PtyMaster,
-            Some("pty:slave") => Self::Line(Kind::Pty),
-            Some(_) => Self::Line(Kind::Serial),
+            Some("pty:slave") => Self::Terminal(Kind::Pty),
+            Some(_) => Self::Terminal(Kind::Serial),
         }
     }
 }
@@ -85,11 +72,11 @@ half a line
 
     #[test]
     fn the_kernel_s_table_tells_lines_from_masters_and_the_rest() {
-        let kind = |major, minor| Driver::in_table(TABLE, major, minor);
-        assert_eq!(kind(4, 64), Driver::Line(Kind::Serial));
-        assert_eq!(kind(4, 68), Driver::Other);
-        assert_eq!(kind(3, 255), Driver::Line(Kind::Pty));
-        assert_eq!(kind(2, 0), Driver::PtyMaster);
-        assert_eq!(kind(1, 3), Driver::Other);
+        let kind = |major, minor| DeviceClass::in_table(TABLE, major, minor);
+        assert_eq!(kind(4, 64), DeviceClass::Terminal(Kind::Serial));
+        assert_eq!(kind(4, 68), DeviceClass::Other);
+        assert_eq!(kind(3, 255), DeviceClass::Terminal(Kind::Pty));
+        assert_eq!(kind(2, 0), DeviceClass::PtyMaster);
+        assert_eq!(kind(1, 3), DeviceClass::Other);
     }
 }

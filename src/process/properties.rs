@@ -2,8 +2,8 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
 
-use super::master::index_in;
-use super::stat::{Stat, State};
+use crate::proc_stat::{ProcessState, Stat};
+use crate::process::master::index_in;
 
 /// A name may be anything, also a copy of the fields behind it; and half a line is no process.
 pub fn stat(bytes: &[u8]) {
@@ -17,7 +17,7 @@ pub fn stat(bytes: &[u8]) {
     let stat = stat.as_ref().map(|it| {
         (it.parent, it.group, it.session, it.terminal, it.foreground, it.start, &it.state)
     });
-    assert_eq!(stat, Some((1, 7, 8, 34823, 9, 1234, &State::Living)));
+    assert_eq!(stat, Some((1, 7, 8, 34823, 9, 1234, &ProcessState::Living)));
     assert!(
         Stat::parse(&line[..line.len().min(bytes.len() + 40)]).is_none() || bytes.contains(&b')')
     );

@@ -5,22 +5,19 @@ use std::str::FromStr;
 
 use memchr::memchr;
 
-/// The key that begins a command to vconsole.
+/// The key that begins a command to vconsole, as the byte that it sends; `None`: there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EscapeKey(Option<u8>);
+pub(crate) struct EscapeKey(Option<u8>);
 
 impl EscapeKey {
-    /// The byte that the key sends. `None`: there is no escape key.
-    #[must_use]
-    pub fn byte(self) -> Option<u8> {
+    pub(crate) fn byte(self) -> Option<u8> {
         self.0
     }
 }
 
-/// A text that names no escape key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an escape key: try ^], ^a or none")]
-pub struct NotAnEscapeKey;
+pub(crate) struct NotAnEscapeKey;
 
 impl FromStr for EscapeKey {
     type Err = NotAnEscapeKey;
@@ -30,17 +27,14 @@ impl FromStr for EscapeKey {
         match text.as_bytes() {
             b"none" => Ok(Self(None)),
             b"^?" => Ok(Self(Some(DELETE))),
-            [b'^', letter] => control(letter.to_ascii_uppercase()).ok_or(NotAnEscapeKey),
+            // Ctrl sends the letter without the bit 0x40 (ASCII's caret notation).
+            [b'^', letter] if matches!(letter.to_ascii_uppercase(), b'@'..=b'_') => {
+                Ok(Self(Some(letter & 0x1f)))
+            }
             [byte] if byte.is_ascii_control() => Ok(Self(Some(*byte))),
             _ => Err(NotAnEscapeKey),
         }
     }
-}
-
-/// What the terminal sends for Ctrl and the key `letter`: its code without the bit 0x40 (ASCII's
-/// caret notation).
-fn control(letter: u8) -> Option<EscapeKey> {
-    matches!(letter, b'@'..=b'_').then_some(EscapeKey(Some(letter & 0x1f)))
 }
 
 impl fmt::Display for EscapeKey {
@@ -54,46 +48,17 @@ impl fmt::Display for EscapeKey {
 
 const DELETE: u8 = 0x7f;
 
-/// What the user tells vconsole with the key after the escape key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
-    Detach,
-    Help,
-    Status,
-    Break,
-    Wheel,
-    /// A key that means nothing here.
-    Unknown(u8),
-}
-
-impl Command {
-    /// The command of `key`. Ctrl may still be held down from the escape key: `^Q` is `q`, `^?` is `?`.
-    fn of(key: u8) -> Self {
-        match key {
-            b'.' | b'q' | 0x11 => Self::Detach,
-            b'?' | DELETE => Self::Help,
-            b's' | 0x13 => Self::Status,
-            b'b' | 0x02 => Self::Break,
-            b'f' | 0x06 => Self::Wheel,
-            other => Self::Unknown(other),
-        }
-    }
-}
-
-/// A piece of the user's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// For the console, unchanged.
     Typed(&'a [u8]),
-    /// For us.
-    Command(Command),
+    /// The key of a command for us.
+    Command(u8),
 }
 
 /// Splits what the user types into bytes for the console and commands for us.
 ///
-/// It keeps one bit from read to read, whether the escape key was the last byte; every byte that is
+/// From read to read it keeps only whether the escape key was the last byte; every byte that is
 /// neither the escape key nor the key after it is passed on at once.
-#[derive(Debug)]
 pub(super) struct Escape {
     key: u8,
     armed: bool,
@@ -114,20 +79,16 @@ impl Escape {
         self.armed || memchr(self.key, input).is_some()
     }
 
-    /// Takes the next piece off the front of `input`. `None` when nothing is left of it.
+    /// Takes the next piece off the front of `input`, if anything is left.
     pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {
             let (&first, after) = input.split_first()?;
             if std::mem::take(&mut self.armed) {
                 let (key, rest) = input.split_at(1);
                 *input = rest;
-                // The escape key again sends itself, also where it is a command's key as well.
+                // The escape key again sends itself, even if it is also the key of a command.
                 let again = first == self.key;
-                return Some(if again {
-                    Piece::Typed(key)
-                } else {
-                    Piece::Command(Command::of(first))
-                });
+                return Some(if again { Piece::Typed(key) } else { Piece::Command(first) });
             }
             if first != self.key {
                 let length = memchr(self.key, input).unwrap_or(input.len());
@@ -141,28 +102,46 @@ impl Escape {
     }
 }
 
+/// The bytes for the console and the commands in these reads. Input that does not concern
+/// [`Escape::concerns`] must come out unchanged, because the relay then leaves it where it is.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn outcome<'a>(
+    key: u8,
+    reads: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<u8>, Vec<u8>) {
+    let mut escape = Escape::new(key);
+    let (mut typed, mut commands) = (Vec::new(), Vec::new());
+    for mut read in reads {
+        let (whole, short_cut) = (read, !escape.concerns(read));
+        let before = (typed.len(), commands.len());
+        while let Some(piece) = escape.next(&mut read) {
+            match piece {
+                Piece::Typed(bytes) => typed.extend(bytes),
+                Piece::Command(command) => commands.push(command),
+            }
+        }
+        assert_eq!(read, b"", "some of the input is held back");
+        if short_cut {
+            let typed = &typed[before.0..];
+            assert_eq!((typed, commands.len()), (whole, before.1), "some of it was for us");
+            assert!(!escape.is_armed(), "the escape key was overlooked");
+        }
+    }
+    (typed, commands)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::properties::outcome;
     use super::*;
 
     #[test]
     fn keys_are_read_as_people_write_them() {
-        for (text, byte) in [
-            ("^]", Some(0x1d)),
-            ("^a", Some(1)),
-            ("^A", Some(1)),
-            ("^[", Some(0x1b)),
-            ("^\\", Some(0x1c)),
-            ("^^", Some(0x1e)),
-            ("^_", Some(0x1f)),
-            ("^@", Some(0)),
-            ("^?", Some(0x7f)),
-            ("\x1d", Some(0x1d)),
-            ("none", None),
-        ] {
-            assert_eq!(text.parse::<EscapeKey>().map(EscapeKey::byte), Ok(byte), "{text:?}");
+        let keys = ["^]", "^a", "^A", "^[", "^\\", "^^", "^_", "^@", "^?", "\x1d"];
+        let bytes = [0x1d, 1, 1, 0x1b, 0x1c, 0x1e, 0x1f, 0, 0x7f, 0x1d];
+        for (text, byte) in keys.into_iter().zip(bytes) {
+            assert_eq!(text.parse(), Ok(EscapeKey(Some(byte))), "{text:?}");
         }
+        assert_eq!("none".parse(), Ok(EscapeKey(None)));
         for wrong in ["", "^", "a", "~", "^1", "^{", "^]]", "None", "^ä", "\x1d\x1d", "ä"] {
             assert_eq!(wrong.parse::<EscapeKey>(), Err(NotAnEscapeKey), "{wrong:?}");
         }
@@ -179,32 +158,12 @@ mod tests {
     fn commands_are_found_anywhere_and_send_nothing() {
         let (typed, commands) = outcome(0x1d, [b"ab\x1d?cd\x1dse\x1d" as &[u8], b"bf\x1dx\x1d."]);
         assert_eq!(typed, b"abcdef");
-        assert_eq!(
-            commands,
-            [
-                Command::Help,
-                Command::Status,
-                Command::Break,
-                Command::Unknown(b'x'),
-                Command::Detach
-            ]
-        );
-    }
-
-    #[test]
-    fn ctrl_may_be_held_down() {
-        let (typed, commands) =
-            outcome(0x1d, [b"\x1d\x11\x1d\x13\x1d\x02\x1d\x06\x1d\x7f" as &[u8]]);
-        assert_eq!(typed, b"");
-        assert_eq!(
-            commands,
-            [Command::Detach, Command::Status, Command::Break, Command::Wheel, Command::Help]
-        );
+        assert_eq!(commands, [b'?', b's', b'b', b'x', b'.']);
     }
 
     #[test]
     fn the_escape_key_twice_sends_it_even_where_it_is_a_command() {
         assert_eq!(outcome(0x11, [b"\x11\x11" as &[u8]]), (vec![0x11], vec![]));
-        assert_eq!(outcome(0x11, [b"\x11q" as &[u8]]), (vec![], vec![Command::Detach]));
+        assert_eq!(outcome(0x11, [b"\x11q" as &[u8]]), (vec![], vec![b'q']));
     }
 }

@@ -1,295 +1,272 @@
-//! Waiting, and moving what can be moved without waiting.
+//! The relay's loop: it waits, and decides when to end.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::event::{PollFd, PollFlags};
 
-use super::buffer::Buffer;
-use super::endpoint::{Kind, Sink, Source};
-use super::escape::Escape;
-use super::linger::Clock;
-use super::{
-    Ending, Error, Line, Notices, Settings, Signals, Undelivered, WATCHERS, Watcher, Wish, timeout,
-};
-use crate::terminal::{self, RawMode};
-use crate::test_point;
+use crate::endpoint::{EndpointKind, Sink, Source};
+use crate::messages::Messages;
+use crate::poll::GONE;
+use crate::relay::escape::Escape;
+use crate::relay::event_source::{Action, EventSource, Tap};
+use crate::relay::linger::LingerTimer;
+use crate::relay::upstream::Upstream;
+use crate::relay::{Error, ExitReason, PendingBytes, Settings};
+use crate::ring_buffer::Buffer;
+use crate::signals::Signals;
+use crate::terminal::RawMode;
+use crate::{poll, terminal, test_point};
 
-/// So much may wait each way.
+/// The size of the buffer of each direction.
 pub(super) const BUFFER: usize = 64 * 1024;
-/// So much may wait for a console that takes nothing, where the input is typed: the escape key behind
-/// a large paste has to be read to be obeyed.
-const TYPED_BUFFER: usize = 1024 * 1024;
-/// A console that takes nothing for so long is stuck.
-const STUCK: Duration = Duration::from_millis(100);
+/// The same while the console accepts nothing and the input is a terminal: the escape key behind a
+/// large paste must be read to be obeyed.
+const STUCK_BUFFER: usize = 1024 * 1024;
+/// A console that accepts nothing for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
 
-/// Why the loop stops. An `Err`, so that `?` leaves it from any depth.
-#[derive(Debug)]
-pub(super) enum Stop {
-    Ended(Ending),
+pub(crate) struct Setup<'a> {
+    pub(crate) upstream: Upstream<'a>,
+    /// The terminal on standard input, if there is one. Only then does the escape key work.
+    pub(crate) raw: Option<&'a RawMode<'a>>,
+    pub(crate) input: Source,
+    pub(crate) output: Sink,
+    pub(crate) messages: &'a mut Messages,
+    pub(crate) signals: &'a mut Signals,
+    pub(crate) sources: Vec<&'a mut dyn EventSource>,
+    pub(crate) taps: Vec<&'a mut dyn Tap>,
+    pub(crate) settings: &'a Settings<'a>,
+}
+
+impl Setup<'_> {
+    pub(crate) fn stdio() -> Result<(Source, Sink), Error> {
+        let input = Source::new(io::stdin().as_fd()).map_err(Error::Stdin)?;
+        Ok((input, Sink::new(io::stdout().as_fd()).map_err(Error::Stdout)?))
+    }
+}
+
+/// Moves bytes both ways, unchanged and in order, until there is a reason to end. `pending` is
+/// delivered first. At the end both directions get another 200 ms to deliver what was read, and a
+/// message says how much was lost. If a source hands the console over, the newcomer gets those bytes.
+pub(crate) fn run(
+    setup: Setup<'_>,
+    pending: &PendingBytes,
+) -> Result<(ExitReason, PendingBytes), Error> {
+    Relay::new(setup, pending).run()
+}
+
+/// Why the loop ends: an `Err`, so that `?` leaves the loop from any depth.
+pub(super) enum LoopExit {
+    Ended(ExitReason),
     Failed(Error),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for LoopExit {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
-pub(super) type Step<T = ()> = Result<T, Stop>;
+pub(super) type Step<T = ()> = Result<T, LoopExit>;
 
-/// A session's bytes, and where they are.
-#[derive(Debug)]
 pub(super) struct Relay<'a> {
-    pub(super) line: Line<'a>,
-    pub(super) raw: Option<&'a RawMode<'a>>,
-    pub(super) notices: &'a mut Notices,
-    pub(super) signals: &'a mut Signals,
-    pub(super) watchers: [&'a mut dyn Watcher; WATCHERS],
-    pub(super) settings: &'a Settings<'a>,
-
-    pub(super) input: Source,
+    pub(super) setup: Setup<'a>,
     /// Finds commands in the input, if it is a terminal and has an escape key.
     pub(super) escape: Option<Escape>,
-    /// When to explain the escape key that was pressed and nothing after it.
+    /// When to explain an escape key that no command follows.
     pub(super) hint_at: Option<Instant>,
     /// From the input, for the console.
     pub(super) typed: Buffer,
-    /// When the console last took some of it.
-    pub(super) taken_at: Instant,
-
-    pub(super) output: Sink,
-    /// From the console, for the output.
+    /// When the console last accepted some of it.
+    pub(super) accepted_at: Instant,
+    /// From the console, for the output, unchanged: takeover and viewers count its bytes.
     pub(super) printed: Buffer,
-
-    /// Whether the user knows that what they type goes nowhere.
     pub(super) said_read_only: bool,
-    /// The console's other end closed it: nothing more comes, nothing more goes.
+    /// The other end of the console was closed: nothing more comes or goes.
     pub(super) hung_up: bool,
-    /// No more comes from the input.
     pub(super) input_ended: bool,
-    pub(super) linger: Clock,
-    /// How many bytes of input the console did not take before it hung up.
+    pub(super) linger: LingerTimer,
+    /// Bytes that the console did not accept before it hung up.
     pub(super) refused: usize,
 }
 
-/// What poll says of each descriptor; nothing of those that were left out.
-#[derive(Debug)]
+/// What poll(2) found. Descriptors that were left out have no events.
 struct Ready {
     signals: bool,
     input: PollFlags,
     output: PollFlags,
     console: PollFlags,
-    watchers: [bool; WATCHERS],
+    sources: Vec<bool>,
 }
 
-/// So often watchers are looked after before something else is done that cannot wait.
-const LOOKS: usize = 8;
-
-pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    let at_once = timeout(Duration::ZERO);
-    retry_on_intr(|| poll(&mut fds, Some(&at_once))).is_ok_and(|count| count > 0)
-}
-
-/// Something to read, or the news that there will be no more.
-const READABLE: PollFlags = PollFlags::IN.union(GONE);
-
-/// How a terminal, or a PTY's other end, says that it is gone. Poll reports these unasked.
-pub(super) const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+/// How often the event sources are looked after before the process stops.
+const LOOKS_BEFORE_STOP: usize = 8;
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(
-        line: Line<'a>,
-        raw: Option<&'a RawMode<'a>>,
-        notices: &'a mut Notices,
-        signals: &'a mut Signals,
-        watchers: [&'a mut dyn Watcher; WATCHERS],
-        settings: &'a Settings<'a>,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            line,
-            raw,
-            notices,
-            signals,
-            watchers,
-            settings,
-            input: Source::new(io::stdin().as_fd()).map_err(Error::Stdin)?,
-            escape: raw.and(settings.escape.byte()).map(Escape::new),
+    fn new(setup: Setup<'a>, pending: &PendingBytes) -> Self {
+        let settings = setup.settings;
+        // Leaves room for input behind the pending bytes, or the escape key could not be read; but
+        // the buffer must not grow from takeover to takeover without end.
+        let reads_on = setup.raw.is_some() && pending.typed.len() < 4 * STUCK_BUFFER;
+        let needed = pending.typed.len() + if reads_on { BUFFER } else { 0 };
+        let mut relay = Self {
+            escape: setup.raw.and(settings.options.escape.byte()).map(Escape::new),
             hint_at: None,
-            typed: Buffer::new(BUFFER),
-            taken_at: Instant::now(),
-            output: Sink::new(io::stdout().as_fd()).map_err(Error::Stdout)?,
-            printed: Buffer::new(BUFFER),
+            typed: Buffer::new(needed.max(BUFFER)),
+            accepted_at: Instant::now(),
+            printed: Buffer::new(pending.printed.len().max(BUFFER)),
             said_read_only: false,
             hung_up: false,
             input_ended: false,
-            linger: Clock::new(settings.linger, settings.linger_max),
+            linger: LingerTimer::new(settings.options.linger, settings.options.linger_max),
             refused: 0,
-        })
+            setup,
+        };
+        relay.typed.push(&pending.typed);
+        relay.printed.push(&pending.printed);
+        relay
     }
 
-    /// Takes up what the driver before us did not deliver. Where there is an escape key there is room for
-    /// what is typed here as well, or it could not be heard; but not from heir to heir without end.
-    pub(super) fn take_up(mut self, left: &Undelivered) -> Self {
-        let listens = self.raw.is_some() && left.typed.len() < 4 * TYPED_BUFFER;
-        let needed = left.typed.len() + if listens { BUFFER } else { 0 };
-        if needed > self.typed.room() {
-            self.typed = Buffer::new(needed);
-        }
-        if left.printed.len() > self.printed.room() {
-            self.printed = Buffer::new(left.printed.len());
-        }
-        self.typed.push(&left.typed);
-        self.printed.push(&left.printed);
-        self
-    }
-
-    /// Moves bytes until there is a reason to end, and gives what was not delivered then.
-    pub(super) fn run(mut self) -> Result<(Ending, Undelivered), Error> {
+    fn run(mut self) -> Result<(ExitReason, PendingBytes), Error> {
         self.pass_window_size();
-        let _unstopped = self.raw.map(|_| terminal::Unstopped::new());
+        let _blocked = self.setup.raw.map(|_| terminal::BlockSigttin::new());
         test_point::reached("relay");
-        // Who waited for something else before may have looked at the signals, and left one for us.
+        // A signal may have arrived before this loop began to wait.
         let mut done = self.obey_signals();
-        let stop = loop {
+        let exit = loop {
             match done {
                 Ok(()) => done = self.turn(),
-                Err(stop) => break stop,
+                Err(exit) => break exit,
             }
         };
-        self.wind_up(&stop);
-        match stop {
-            Stop::Ended(ending) => {
-                let (typed, printed) = (self.typed.contents(), self.printed.contents());
-                Ok((ending, Undelivered { typed, printed }))
-            }
-            Stop::Failed(error) => Err(error),
+        self.wind_up(&exit);
+        match exit {
+            LoopExit::Ended(reason) => Ok((reason, self.pending())),
+            LoopExit::Failed(error) => Err(error),
         }
     }
 
-    /// Waits until something can be done, and does it: first what the user wants of us.
+    fn pending(&self) -> PendingBytes {
+        PendingBytes { typed: self.typed.contents(), printed: self.printed.contents() }
+    }
+
+    /// Waits until something can be done, and does it: first what the user asks for.
     fn turn(&mut self) -> Step {
         let ready = self.wait()?;
         if ready.signals {
             self.obey_signals()?;
         }
         self.move_up(ready.input)?;
-        self.look_at_output(ready.output)?;
+        self.check_output(ready.output)?;
         self.move_down(ready.console)?;
-        self.wake_watchers(ready.watchers, Instant::now())?;
-        self.notices.write();
-        self.look_at_the_clock(Instant::now())
+        self.wake_sources(&ready.sources, Instant::now())?;
+        self.setup.messages.write();
+        self.check_clock(Instant::now())
     }
 
-    /// Waits for whatever could be moved, and for the next time to look at the clock.
-    ///
-    /// What cannot be moved must not be waited for: a hang-up is reported even to who asks for nothing
-    /// (poll(2)), so that the loop would never sleep.
+    /// Waits for whatever could be moved, and for the next deadline. Leaves out a descriptor of
+    /// which nothing can be moved: poll(2) would report its hang-up again and again.
     fn wait(&self) -> Step<Ready> {
-        let signals = self.signals.as_fd();
-        // What is left out is the signals' descriptor once more, asked for nothing.
+        let Setup { upstream, input, output, messages, signals, sources, .. } = &self.setup;
+        let signals = signals.as_fd();
+        // A descriptor that is left out is replaced by that of the signals, without an event.
         let entry = |fd, events: Option<PollFlags>| match events {
-            Some(events) => PollFd::from_borrowed_fd(fd, events),
-            None => PollFd::from_borrowed_fd(signals, PollFlags::empty()),
+            Some(events) => poll::entry(fd, events),
+            None => poll::entry(signals, PollFlags::empty()),
         };
-        let stderr = self.notices.waiting_for();
-        let watched = |watcher: usize| {
-            let fd = self.watchers[watcher].descriptor();
-            entry(fd.unwrap_or(signals), fd.map(|_| PollFlags::IN))
-        };
-        let mut fds = [
-            PollFd::from_borrowed_fd(signals, PollFlags::IN),
-            entry(self.input.as_fd(), self.input_interest()),
-            entry(self.output.as_fd(), self.output_interest()),
-            entry(self.line.as_fd(), self.line_interest()),
+        let stderr = messages.waiting_for();
+        let mut fds: Vec<PollFd<'_>> = vec![
+            poll::entry(signals, PollFlags::IN),
+            entry(input.as_fd(), self.input_interest()),
+            entry(output.as_fd(), self.output_interest()),
+            entry(upstream.as_fd(), self.upstream_interest()),
             entry(stderr.unwrap_or(signals), stderr.map(|_| PollFlags::OUT)),
-            watched(0),
-            watched(1),
-            watched(2),
         ];
-        let now = Instant::now();
-        let watchers = self.watchers.iter().filter_map(|watcher| watcher.next_look());
-        let next = watchers.chain(self.next_look()).min();
-        let left = next.map(|at| timeout(at.saturating_duration_since(now)));
-        match poll(&mut fds, left.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(Error::Wait(error.into()).into()),
-        }
+        let first_source = fds.len();
+        fds.extend(sources.iter().map(|source| {
+            let fd = source.descriptor();
+            entry(fd.unwrap_or(signals), fd.map(|_| PollFlags::IN))
+        }));
+        let looks = sources.iter().filter_map(|source| source.next_look());
+        poll::wait(&mut fds, looks.chain(self.next_look()).min()).map_err(Error::Wait)?;
+        let readable = PollFlags::IN.union(GONE);
         Ok(Ready {
             signals: !fds[0].revents().is_empty(),
             input: fds[1].revents(),
             output: fds[2].revents(),
             console: fds[3].revents(),
-            watchers: [5, 6, 7].map(|watched: usize| fds[watched].revents().intersects(READABLE)),
+            sources: fds[first_source..]
+                .iter()
+                .map(|fd| fd.revents().intersects(readable))
+                .collect(),
         })
     }
 
-    fn wake_watchers(&mut self, ready: [bool; WATCHERS], now: Instant) -> Step {
-        for (watcher, ready) in ready.into_iter().enumerate() {
-            let watched = &mut self.watchers[watcher];
-            let due = ready || watched.next_look().is_some_and(|at| at <= now);
-            if due && watched.look(self.notices) == Wish::HandOver {
-                self.hand_over(watcher)?;
+    fn wake_sources(&mut self, ready: &[bool], now: Instant) -> Step {
+        for (index, ready) in ready.iter().enumerate() {
+            let source = &mut self.setup.sources[index];
+            let due = *ready || source.next_look().is_some_and(|at| at <= now);
+            if due && source.look(self.setup.messages) == Action::HandOver {
+                self.hand_over(index)?;
             }
         }
         Ok(())
     }
 
-    /// Lets a watcher hand the console over. Where nobody takes it we go on, and nothing is lost.
-    fn hand_over(&mut self, watcher: usize) -> Step {
-        // What is shown on a terminal that others use by now comes from none of us.
-        if self.raw.is_none() || terminal::in_foreground() {
+    /// Lets an event source hand the console over. If nobody takes it, nothing is lost.
+    fn hand_over(&mut self, source: usize) -> Step {
+        // A terminal that another job uses by now gets nothing more from us.
+        if self.setup.raw.is_none() || terminal::in_foreground() {
             self.deliver_the_rest();
         }
-        let left = Undelivered { typed: self.typed.contents(), printed: self.printed.contents() };
-        if self.watchers[watcher].hand_over(&left, self.notices) {
-            return Err(Stop::Ended(Ending::HandedOver));
+        let pending = self.pending();
+        if self.setup.sources[source].hand_over(&pending, self.setup.messages) {
+            return Err(LoopExit::Ended(ExitReason::HandedOver));
         }
         Ok(())
     }
 
-    /// Looks after the watchers alone, without waiting: who wants to take over may have woken us for it.
-    pub(super) fn look_around(&mut self) -> Step {
-        // Whoever is at the door is let in at one look, and heard at the next.
-        for _ in 0..LOOKS {
-            let ready = [0, 1, 2].map(|watcher: usize| {
-                self.watchers[watcher].descriptor().is_some_and(|fd| is_readable(fd))
-            });
-            if ready == [false; WATCHERS] {
-                return Ok(());
+    /// Looks after the event sources alone: a newcomer may have continued us to take over.
+    pub(super) fn look_at_sources(&mut self) -> Step {
+        // A client is accepted at one look, and its request is read at the next.
+        for _ in 0..LOOKS_BEFORE_STOP {
+            let sources = self.setup.sources.iter();
+            let ready: Vec<bool> =
+                sources.map(|it| it.descriptor().is_some_and(poll::is_readable)).collect();
+            if !ready.contains(&true) {
+                break;
             }
-            self.wake_watchers(ready, Instant::now())?;
+            self.wake_sources(&ready, Instant::now())?;
         }
         Ok(())
     }
 
     fn input_interest(&self) -> Option<PollFlags> {
-        match self.input.kind() {
-            // Asked for nothing it still says when it is gone.
-            Kind::Terminal if self.typed.room() == 0 => Some(PollFlags::empty()),
-            // After a hang-up what is typed goes nowhere, but the escape key still works.
-            Kind::Terminal => Some(PollFlags::IN),
-            // What is not read stays for whoever shares our input.
-            _ if !self.settings.typing.get() => None,
+        match self.setup.input.kind() {
+            // Without an event it still reports that it is gone.
+            EndpointKind::Terminal if self.typed.room() == 0 => Some(PollFlags::empty()),
+            // After a hang-up input goes nowhere, but the escape key still works.
+            EndpointKind::Terminal => Some(PollFlags::IN),
+            // What is not read stays for others that share our input.
+            _ if !self.setup.settings.can_write.get() => None,
             _ if self.typed.room() == 0 || self.input_ended || self.hung_up => None,
             _ => Some(PollFlags::IN),
         }
     }
 
     fn output_interest(&self) -> Option<PollFlags> {
-        match (self.printed.is_empty(), self.output.kind()) {
+        match (self.printed.is_empty(), self.setup.output.kind()) {
             (false, _) => Some(PollFlags::OUT),
-            (true, Kind::Terminal | Kind::Stream) => Some(PollFlags::empty()),
-            (true, Kind::Other) => None,
+            (true, EndpointKind::Terminal | EndpointKind::Stream) => Some(PollFlags::empty()),
+            (true, EndpointKind::Other) => None,
         }
     }
 
-    fn line_interest(&self) -> Option<PollFlags> {
-        // Who passes a console on can have left while there is more to read than we have room for.
-        if self.line.console().is_none() && self.printed.room() == 0 {
+    fn upstream_interest(&self) -> Option<PollFlags> {
+        // The session of a viewer can have left while there is more to read than there is room for.
+        if self.setup.upstream.console().is_none() && self.printed.room() == 0 {
             return None;
         }
         let mut events = PollFlags::empty();
@@ -298,40 +275,37 @@ impl<'a> Relay<'a> {
         (!self.hung_up).then_some(events)
     }
 
-    /// When to leave if the console says nothing more. Its silence means nothing while we do not listen:
-    /// not before all that it said is shown.
+    /// When to leave if the console prints nothing more. Counts once all its output is shown.
     fn quiet_until(&self) -> Option<Instant> {
         self.linger.quiet_until().filter(|_| self.printed.is_empty() && !self.hung_up)
     }
 
     fn next_look(&self) -> Option<Instant> {
-        let times =
+        let clocks =
             [self.hint_at, self.quiet_until(), self.linger.limit_at(), self.read_ahead_at()];
-        times.into_iter().flatten().min()
+        clocks.into_iter().flatten().min()
     }
 
-    /// When to read on though there is no room for more: the console is stuck, and the escape key may be
-    /// behind what it does not take.
+    /// When to make more room: the escape key may be behind what a stuck console does not accept.
     fn read_ahead_at(&self) -> Option<Instant> {
-        let full = self.typed.room() == 0 && self.typed.capacity() < TYPED_BUFFER;
-        (self.raw.is_some() && full && !self.hung_up).then(|| self.taken_at + STUCK)
+        let full = self.typed.room() == 0 && self.typed.capacity() < STUCK_BUFFER;
+        (self.setup.raw.is_some() && full && !self.hung_up).then(|| self.accepted_at + STUCK_AFTER)
     }
 
-    fn look_at_the_clock(&mut self, now: Instant) -> Step {
+    fn check_clock(&mut self, now: Instant) -> Step {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if self.hung_up && self.printed.is_empty() {
-            return Err(Stop::Ended(Ending::HungUp));
+            return Err(LoopExit::Ended(ExitReason::HungUp));
         }
         if passed(self.linger.limit_at()) {
-            return Err(Stop::Ended(Ending::TimeLimit));
+            return Err(LoopExit::Ended(ExitReason::TimeLimit));
         }
-        // Time also passes while we are stopped, or hand the console over in vain: what came meanwhile is
-        // still unread.
-        if passed(self.quiet_until()) && !is_readable(self.line.as_fd()) {
-            return Err(Stop::Ended(Ending::InputEnded));
+        // Time also passes while we are stopped, or in a failed takeover: output may be unread.
+        if passed(self.quiet_until()) && !poll::is_readable(self.setup.upstream.as_fd()) {
+            return Err(LoopExit::Ended(ExitReason::InputEnded));
         }
         if passed(self.read_ahead_at()) {
-            self.typed.grow(TYPED_BUFFER);
+            self.typed.grow(STUCK_BUFFER);
         }
         if passed(self.hint_at) {
             self.hint_at = None;
@@ -340,12 +314,13 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// Whether who reads our output left. A file or device says so when it is written to.
-    fn look_at_output(&self, ready: PollFlags) -> Step {
-        match self.output.kind() {
-            Kind::Terminal if ready.intersects(GONE) => Err(Stop::Ended(Ending::TerminalGone)),
-            Kind::Stream if ready.intersects(GONE) => Err(Stop::Ended(Ending::ReaderGone)),
-            _ => Ok(()),
-        }
+    /// Ends if the reader of our output left. Writing to a file or device tells it by itself.
+    fn check_output(&self, ready: PollFlags) -> Step {
+        let reason = match self.setup.output.kind() {
+            EndpointKind::Terminal => ExitReason::TerminalGone,
+            EndpointKind::Stream => ExitReason::ReaderGone,
+            EndpointKind::Other => return Ok(()),
+        };
+        if ready.intersects(GONE) { Err(LoopExit::Ended(reason)) } else { Ok(()) }
     }
 }

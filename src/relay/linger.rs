@@ -2,63 +2,56 @@
 
 use std::time::{Duration, Instant};
 
-/// How long to stay after the end of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Linger {
-    /// Until nothing came from the console for so long.
+pub(crate) enum Linger {
+    /// Until nothing came from the console for this long.
     Quiet(Duration),
-    /// For ever.
     Forever,
 }
 
-/// Without a wish of the user's: so long an answer may take to begin, ...
+/// By default an answer may take this long to begin, and pause this long.
 const FIRST_BYTE: Duration = Duration::from_secs(3);
-/// ... and so long it may pause.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells when to leave after the end of input.
-#[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct LingerTimer {
     wish: Option<Linger>,
     limit: Option<Duration>,
-    /// When the input ended.
     ended: Option<Instant>,
     /// Since when the console is quiet, once it has all of the input.
     quiet: Option<Instant>,
-    /// Whether it said anything since.
+    /// Whether the console printed anything since it has all of the input.
     answered: bool,
 }
 
-impl Clock {
-    /// `wish` as the user has it, and at most `limit` after the end of input.
+impl LingerTimer {
+    /// `limit`: the longest time to stay after the end of input.
     pub(super) fn new(wish: Option<Linger>, limit: Option<Duration>) -> Self {
         Self { wish, limit, ended: None, quiet: None, answered: false }
     }
 
-    /// There is no more input, though the console may not have all of it yet.
+    /// Input ended, though the console may not have all of it yet.
     pub(super) fn input_ended(&mut self, now: Instant) {
         self.ended.get_or_insert(now);
     }
 
-    /// The console has all of the input. Said again it changes nothing.
+    /// The console has all of the input. Repeated calls change nothing.
     pub(super) fn all_delivered(&mut self, now: Instant) {
         self.quiet.get_or_insert(now);
     }
 
-    /// The console said something.
     pub(super) fn heard(&mut self, now: Instant) {
         self.answered |= self.quiet.is_some();
         self.shown(now);
     }
 
-    /// Something that the console said was shown: until then it had to wait with the next.
+    /// Some of the output was shown: only now can the console print more.
     pub(super) fn shown(&mut self, now: Instant) {
         if let Some(quiet) = &mut self.quiet {
             *quiet = now;
         }
     }
 
-    /// When the console will have been quiet for long enough. `None`: not in sight.
+    /// When the console will have been quiet for long enough, if that is known.
     pub(super) fn quiet_until(&self) -> Option<Instant> {
         let patience = match self.wish {
             Some(Linger::Forever) => return None,
@@ -69,7 +62,7 @@ impl Clock {
         self.quiet?.checked_add(patience)
     }
 
-    /// When to leave whatever happens. `None`: never, or not yet known.
+    /// When to leave in any case, if that is known.
     pub(super) fn limit_at(&self) -> Option<Instant> {
         self.ended?.checked_add(self.limit?)
     }
@@ -84,7 +77,7 @@ mod tests {
     #[test]
     fn by_default_an_answer_has_three_seconds_to_begin_and_pauses_of_one() {
         let start = Instant::now();
-        let mut clock = Clock::new(None, None);
+        let mut clock = LingerTimer::new(None, None);
         clock.heard(start);
         clock.input_ended(start);
         assert_eq!(clock.quiet_until(), None, "the console does not have it all yet");
@@ -103,7 +96,7 @@ mod tests {
     #[test]
     fn a_wish_for_quiet_counts_from_the_last_byte_and_the_limit_from_the_end_of_input() {
         let start = Instant::now();
-        let mut clock = Clock::new(Some(Linger::Quiet(5 * SECOND)), Some(7 * SECOND));
+        let mut clock = LingerTimer::new(Some(Linger::Quiet(5 * SECOND)), Some(7 * SECOND));
         assert_eq!(clock.limit_at(), None);
         clock.input_ended(start);
         clock.all_delivered(start + SECOND);
@@ -115,11 +108,11 @@ mod tests {
 
     #[test]
     fn times_beyond_all_clocks_mean_never() {
-        let mut clock = Clock::new(Some(Linger::Quiet(Duration::MAX)), Some(Duration::MAX));
+        let mut clock = LingerTimer::new(Some(Linger::Quiet(Duration::MAX)), Some(Duration::MAX));
         clock.input_ended(Instant::now());
         clock.all_delivered(Instant::now());
         assert_eq!((clock.quiet_until(), clock.limit_at()), (None, None));
-        let mut clock = Clock::new(Some(Linger::Forever), None);
+        let mut clock = LingerTimer::new(Some(Linger::Forever), None);
         clock.all_delivered(Instant::now());
         assert_eq!(clock.quiet_until(), None);
     }

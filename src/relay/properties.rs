@@ -1,43 +1,16 @@
-//! What must hold of bytes on their way, whatever they are.
+//! Properties of moved bytes.
 
 #![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
 
 use std::collections::VecDeque;
 
-use super::buffer::Buffer;
-use super::escape::{Command, Escape, Piece};
-
-/// What the console gets and what we are told, when the input comes in these reads. What concerns nobody
-/// but the console must be sorted into just what it is: so the relay may leave it where it lies.
-pub(super) fn outcome<'a>(
-    key: u8,
-    reads: impl IntoIterator<Item = &'a [u8]>,
-) -> (Vec<u8>, Vec<Command>) {
-    let mut escape = Escape::new(key);
-    let (mut typed, mut commands) = (Vec::new(), Vec::new());
-    for mut read in reads {
-        let (whole, short_cut) = (read, !escape.concerns(read));
-        let before = (typed.len(), commands.len());
-        while let Some(piece) = escape.next(&mut read) {
-            match piece {
-                Piece::Typed(bytes) => typed.extend(bytes),
-                Piece::Command(command) => commands.push(command),
-            }
-        }
-        assert_eq!(read, b"", "some of what was read is held back");
-        if short_cut {
-            let typed = &typed[before.0..];
-            assert_eq!((typed, commands.len()), (whole, before.1), "some of it was for us");
-            assert!(!escape.is_armed(), "the escape key was overlooked");
-        }
-    }
-    (typed, commands)
-}
+use crate::relay::escape::{EscapeKey, outcome};
+use crate::ring_buffer::Buffer;
 
 /// Every byte that is no command passes, unchanged and in order, however the input is split.
 pub fn escape(bytes: &[u8]) {
     let (&[key, size], input) = bytes.split_at(bytes.len().min(2)) else { return };
-    // Every key that an escape key can be: also the one that stands apart from the others in ASCII.
+    // Every byte that can be an escape key, with DELETE, which is apart from the others in ASCII.
     let key = match key {
         ..0x20 => key,
         0x20..0x80 => 0x7f,
@@ -63,7 +36,7 @@ pub fn escape(bytes: &[u8]) {
     assert_eq!(outcome(key, input.chunks(1)), whole);
 }
 
-/// The buffer is a queue: two bytes of the input are a step, whether to put, take or grow, and how many.
+/// The buffer is a queue: two bytes of input are a step (put, take or grow) and a count.
 pub fn buffer(bytes: &[u8]) {
     let mut buffer = Buffer::new(16);
     let mut model = VecDeque::new();
@@ -91,4 +64,13 @@ pub fn buffer(bytes: &[u8]) {
         assert_eq!(buffer.oldest().is_empty(), model.is_empty());
         assert_eq!(buffer.free().is_empty(), model.len() == buffer.capacity());
     }
+}
+
+/// An escape key is one byte or none, and is shown as it is written.
+pub fn escape_key(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(key) = text.parse::<EscapeKey>() else { return };
+    assert!(key.byte().is_none_or(|byte| byte.is_ascii_control()), "{key} is a key to type with");
+    assert_eq!(key.byte().is_none(), text == "none");
+    assert_eq!(key.to_string().parse(), Ok(key));
 }

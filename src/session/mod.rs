@@ -1,20 +1,13 @@
-//! Sessions that can be talked to: where their sockets are, what is said there, who may come.
+//! The sockets of running sessions: where they are, who may connect, and what is said over them.
 
-pub mod door;
-mod gallery;
-pub mod handover;
-pub mod place;
+pub(crate) mod broadcast;
+pub(crate) mod client;
+pub(crate) mod handoff;
+pub(crate) mod listener;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod properties;
-pub mod protocol;
-pub mod seat;
-mod seatings;
-pub mod tape;
-mod visitor;
-
-pub use door::{Call, Door};
-pub use gallery::Gallery;
-pub use seat::Seat;
-pub use seatings::Seatings;
-pub use tape::Tape;
-pub use visitor::Visitor;
+pub(crate) mod protocol;
+pub(crate) mod registry;
+pub(crate) mod scrollback;
+pub(crate) mod subscription;
+pub(crate) mod wait_queue;

@@ -1,5 +1,5 @@
-//! What must hold of a session's socket, whatever comes in: no packet and no descriptor makes anybody
-//! crash, wait or keep what was sent along.
+//! Properties of a session's socket: no packet and no descriptor makes us crash, wait, or keep a
+//! descriptor that was sent along.
 
 #![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
 
@@ -11,25 +11,17 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-    sendmsg, socketpair,
-};
-
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize as _;
 
-use super::door::{Call, understand};
-use super::handover::{Gift, Outcome, TO_TAKE_IT, outcome};
-use super::protocol::{Answer, Place, Request, VERSION};
-use crate::wire::{self, Peer};
+use crate::seqpacket::{self, Peer};
+use crate::session::handoff::{ACCEPT_TIME, Handoff, Outcome, outcome};
+use crate::session::listener::{ClientRequest, understand};
+use crate::session::protocol::{ClientMessage, Reply, StreamPos, VERSION};
+use crate::session::wait_queue::{read_ticket, tickets};
+use crate::{poll, printable};
 
-/// The two ends of a line.
-fn line() -> Option<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()
-}
-
-/// Sends a packet with `count` copies of a descriptor, whatever the protocol says of it.
+/// Sends a packet with `count` copies of a descriptor, even if the protocol has no such message.
 fn send(to: &OwnedFd, packet: &[u8], descriptor: BorrowedFd<'_>, count: usize) -> bool {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -41,59 +33,63 @@ fn send(to: &OwnedFd, packet: &[u8], descriptor: BorrowedFd<'_>, count: usize) -
     sendmsg(to, &[IoSlice::new(packet)], &mut ancillary, flags).is_ok()
 }
 
-/// Any packet with any number of descriptors, at each place where one is read.
+/// Any packet with any number of descriptors, at each place that reads one.
 pub fn message(bytes: &[u8]) {
     let (&[how, ..], packet) = bytes.split_at(bytes.len().min(1)) else { return };
-    let Some((watched, sent)) = line() else { return };
-    let Some((ours, theirs)) = line() else { return };
+    let ((watched, sent), (ours, theirs)) = (seqpacket::pair(), seqpacket::pair());
     if !send(&theirs, packet, sent.as_fd(), usize::from(how % 4)) {
         return;
     }
     drop(sent);
     match how / 4 % 4 {
-        0 => drop(wire::receive::<Request>(&ours)),
-        1 => drop(wire::receive::<Answer>(&ours)),
+        0 => drop(seqpacket::receive::<ClientMessage>(&ours)),
+        1 => drop(seqpacket::receive::<Reply>(&ours)),
         2 => {
-            let taken = outcome(&ours, TO_TAKE_IT) == Outcome::Taken;
-            let done = matches!(wire::receive(&ours), Ok(Some((Request::Done, _))));
+            let taken = outcome(&ours, ACCEPT_TIME) == Outcome::Taken;
+            let done = matches!(seqpacket::receive(&ours), Ok(Some((ClientMessage::Done, _))));
             assert_eq!(taken, done, "a look at a message is not the message");
         }
         _ => is_understood_or_refused(packet, ours, &theirs),
     }
-    // Nobody has the descriptor any more that came along: its other end hangs up.
-    assert!(wire::wait(&watched, Some(Instant::now() + Duration::from_secs(5))), "it is kept");
+    // Nothing has the descriptor any more that was sent along: its other end hangs up.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    assert!(poll::wait_readable(&watched, Some(deadline)), "it is kept");
     assert_eq!(rustix::io::read(&watched, &mut [0; 1]), Ok(0));
 }
 
 fn is_understood_or_refused(packet: &[u8], ours: OwnedFd, theirs: &OwnedFd) {
     let Ok(peer) = Peer::of(&ours) else { return };
-    let said = serde_json::from_slice::<serde_json::Value>(packet);
-    let request = said.and_then(Request::deserialize);
-    let call = understand(ours, peer);
-    if let Some(call) = &call {
+    let message =
+        serde_json::from_slice::<serde_json::Value>(packet).and_then(ClientMessage::deserialize);
+    let request = understand(ours, peer);
+    if let Some(request) = &request {
         let (
-            Ok(Request::Takeover { version, about, .. } | Request::Watch { version, about, .. }),
-            Call::Takeover { visitor, .. } | Call::Watch { visitor, .. },
-        ) = (request, call)
+            Ok(
+                ClientMessage::Takeover { version, info, .. }
+                | ClientMessage::Watch { version, info, .. },
+            ),
+            ClientRequest::Takeover { client, .. } | ClientRequest::Watch { client, .. },
+        ) = (message, request)
         else {
-            panic!("{call:?} was not said");
+            panic!("{request:?} was not said");
         };
-        assert_eq!((version, &about.shortened()), (VERSION, &visitor.about));
-        crate::properties::is_harmless(&visitor.to_string());
-        assert_eq!(wire::receive::<Answer>(theirs).err(), Some(Errno::AGAIN), "answered too early");
+        assert_eq!((version, &info.shortened()), (VERSION, &client.info));
+        printable::is_harmless(&client.to_string());
+        let answer = seqpacket::receive::<Reply>(theirs).err();
+        assert_eq!(answer, Some(Errno::AGAIN), "answered too early");
     } else {
         let refused = matches!(
-            wire::receive(theirs),
-            Ok(Some((Answer::Refused(_) | Answer::Unsupported { .. }, _)))
+            seqpacket::receive(theirs),
+            Ok(Some((Reply::Refused(_) | Reply::Unsupported { .. }, _)))
         );
-        let silent = packet.is_empty() || matches!(request, Ok(Request::Done));
+        let silent = packet.is_empty() || matches!(message, Ok(ClientMessage::Done));
         assert!(refused || silent, "neither understood nor refused: {packet:?}");
     }
 }
 
-/// What a giver sends for a console: any descriptors, any lengths. Nothing waits, and what is taken is
-/// as long as it is said to be.
-pub fn gift(bytes: &[u8]) {
+/// Any descriptors and lengths in the place of a console that is handed over. Nothing waits, and
+/// what is taken is as long as it is said to be.
+pub fn handoff(bytes: &[u8]) {
     let (&[console, file, size, ..], rest) = bytes.split_at(bytes.len().min(3)) else { return };
     let number = |at: usize| {
         let bytes = rest.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
@@ -101,34 +97,33 @@ pub fn gift(bytes: &[u8]) {
     };
     let (typed, printed) = (number(0), number(8));
     let content = rest.repeat(1 + usize::from(size % 8));
-    let Some((line, _other)) = line() else { return };
     let descriptors = [console, file].into_iter().filter_map(|kind| any_file(kind, &content));
     let descriptors: Vec<OwnedFd> = descriptors.collect();
     let two = descriptors.len() == 2;
     let whole = typed.checked_add(printed).is_some_and(|it| it <= content.len() as u64);
     let at = if size & 2 == 0 { number(16) } else { u64::MAX - number(16) };
-    let tape = (size & 1 == 1).then_some(Place { reel: 7, at });
-    // A console is a device, and open both ways.
+    let scrollback = (size & 1 == 1).then_some(StreamPos { stream: 7, offset: at });
+    // A console is a device, open for reading and writing.
     let sound = two && whole && file % 6 == 0 && console % 6 == 2;
-    match Gift::open(line, descriptors, [typed, printed], tape) {
-        Ok(mut gift) => {
-            if let Some(mut tape) = gift.tape.take() {
-                let (end, kept) = (tape.end().at, tape.all_from(tape.oldest()));
-                assert!(content.ends_with(&kept), "a tape of something else");
-                tape.record(&content);
-                assert_eq!(tape.end().at, end + content.len() as u64);
+    match Handoff::open(seqpacket::pair().0, descriptors, [typed, printed], scrollback) {
+        Ok(mut handoff) => {
+            if let Some(mut scrollback) = handoff.scrollback.take() {
+                let end = scrollback.end().offset;
+                let kept = scrollback.all_from(scrollback.oldest());
+                assert!(content.ends_with(&kept), "a scrollback of something else");
+                scrollback.record(&content);
+                assert_eq!(scrollback.end().offset, end + content.len() as u64);
             }
-            let (_, _, for_console, for_terminal) = gift.into_parts();
+            let (_, _, for_console, for_terminal) = handoff.into_parts();
             let all = [for_console.clone(), for_terminal].concat();
             assert!(two && whole && content.starts_with(&all), "{typed} and {printed} bytes");
             assert_eq!(for_console.len() as u64, typed);
             assert_eq!(all.len() as u64, typed + printed);
         }
-        Err(_) => assert!(!sound, "a sound gift was declined"),
+        Err(_) => assert!(!sound, "a sound console was declined"),
     }
 }
 
-/// A descriptor of some kind; none of one.
 fn any_file(kind: u8, content: &[u8]) -> Option<OwnedFd> {
     let open =
         |path: &str, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok();
@@ -144,4 +139,21 @@ fn any_file(kind: u8, content: &[u8]) -> Option<OwnedFd> {
         4 => open("/dev/null", OFlags::PATH),
         _ => None,
     }
+}
+
+/// Each whole line of `/proc/net/unix` counts, and no other.
+pub fn wait_queue(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let queue = "vconsole-wait-1/";
+    let ticket = "000000000042000000001-4242";
+    let found = tickets(&text, queue);
+    for ticket in &found {
+        assert!(text.contains(&format!("@{queue}{ticket}")), "{ticket} is invented");
+        let valid = ticket.len() > 22 && read_ticket(ticket).is_none_or(|(_, pid)| pid >= 0);
+        assert!(valid, "{ticket}");
+    }
+    let line = format!("ffff: 00000002 00000000 00010000 0005 01 99 @{queue}{ticket}");
+    let with = tickets(&format!("{text}\n{line}\n"), queue);
+    assert_eq!(with.len(), found.len() + 1);
+    assert_eq!(with.last().map(String::as_str), Some(ticket));
 }

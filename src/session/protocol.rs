@@ -1,158 +1,112 @@
-//! What is said over a session's socket.
+//! The protocol of a session's socket.
 //!
-//! Each message is one packet (`SOCK_SEQPACKET`) of JSON. Who wants to drive sends `takeover`; the
-//! session answers `refused`, `unsupported`, or `console` with the open console and a file of undelivered bytes as
-//! descriptors; who has taken all of it over says `done`.
+//! Each message is one packet (`SOCK_SEQPACKET`) of JSON. A newcomer that wants to operate sends
+//! `takeover`. The session replies `refused`, `unsupported`, or `console` with two descriptors: the
+//! open console, and a file of undelivered bytes. The newcomer says `done` when it has everything.
 //!
-//! `done` is what makes the console another's, and there is no moment in which both sides can think so:
-//! it lies in the session's end of the line, which never reads it, only looks at it. A session that waits
-//! no longer shuts that end for reading, so that no `done` can come any more (the kernel does both under
-//! one lock, `net/unix/af_unix.c`), and looks once more; if there is none, it says `kept` and goes on.
-//! Where a session dies its guard, which has the same end, does the same for it.
+//! `done` transfers the console, and there is no moment in which both sides believe that they have
+//! it. The session never reads `done`, it only peeks at it. A session that stops waiting shuts its
+//! end down for reading, after which no `done` can arrive (the kernel does both under one lock,
+//! `net/unix/af_unix.c`), and peeks once more; if there is none, it says `kept` and goes on. If the
+//! session dies, its guard, which has the same end, does the same for it.
 //!
-//! Who wants to watch sends `watch`; the session answers `refused`, or `watching` with the read end of a
-//! pipe, that carries what the console prints and nothing else. What is to be known of it comes over the
-//! socket: `missed`, and at the end `ended`.
+//! A viewer sends `watch`. The session replies `refused`, or `watching` with the read end of a pipe
+//! with the console's output. Over the socket come `missed`, and at the end `ended`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::printable::{LONGEST, beginning};
 
-/// The version that we speak. Another one is refused by its number, whatever else it says: both sides
-/// then know what to do. What comes later may change all but `takeover` and `watch` with their `version`,
-/// `refused` and `unsupported`.
-pub const VERSION: u32 = 2;
+/// The protocol version. Peers with another one are refused by its number: so only `takeover`,
+/// `watch`, `refused` and `unsupported`, with their `version`, must stay as they are.
+pub(crate) const VERSION: u32 = 3;
 
-/// What somebody who comes says first, and when the console is theirs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Request {
-    /// I want to drive from now on, whoever does now.
+pub(crate) enum ClientMessage {
     Takeover {
-        /// The version that is spoken.
         version: u32,
-        /// What we say of ourselves.
-        about: About,
-        /// Only from who reads and does not type: a driver is left alone.
+        info: ClientInfo,
+        /// Only if the session is still reading, without an operator.
         #[serde(default)]
-        polite: bool,
+        only_if_reading: bool,
     },
-    /// I want to see what the console prints.
     Watch {
-        /// The version that is spoken.
         version: u32,
-        /// What we say of ourselves.
-        about: About,
-        /// The first byte that we have not seen, if we watched before. Otherwise the last 64 KiB come
-        /// first.
-        from: Option<Place>,
+        info: ClientInfo,
+        /// The first byte that the client has not seen. Without it, the last 64 KiB come first.
+        from: Option<StreamPos>,
     },
-    /// I have everything: the console is mine.
+    /// The client has everything: the console is its own.
     Done,
 }
 
-/// How somebody who comes begins, in whatever version of the protocol they go on.
+/// The first message of a client of any version.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Opening {
-    /// As [`Request::Takeover`].
-    Takeover {
-        /// The version that is spoken.
-        version: u32,
-    },
-    /// As [`Request::Watch`].
-    Watch {
-        /// The version that is spoken.
-        version: u32,
-    },
+pub(crate) enum Opening {
+    Takeover { version: u32 },
+    Watch { version: u32 },
 }
 
-/// What somebody who comes says of themselves. All else is asked of the kernel.
+/// What a client says about itself. The kernel tells everything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
-    /// The host from which they are logged in, as `SSH_CONNECTION` names it.
-    pub host: Option<String>,
-    /// Why they come.
-    pub reason: Option<String>,
+pub(crate) struct ClientInfo {
+    /// The host that its user is logged in from (`SSH_CONNECTION`).
+    pub(crate) host: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
-/// No host's name is longer (`gethostname(2)`).
+/// The longest host name (`gethostname(2)`).
 const LONGEST_HOST: usize = 255;
 
-impl About {
-    /// What fits into a message and onto a screen: the beginning of each.
-    #[must_use]
-    pub fn shortened(self) -> Self {
-        let short = |text: Option<String>, longest| {
-            text.map(|text: String| beginning(&text, longest).to_owned())
-        };
-        Self { host: short(self.host, LONGEST_HOST), reason: short(self.reason, LONGEST) }
+impl ClientInfo {
+    /// Both texts, cut to what fits into a message and onto a screen.
+    pub(crate) fn shortened(self) -> Self {
+        let short = |text: String, longest| beginning(&text, longest).to_owned();
+        Self {
+            host: self.host.map(|host| short(host, LONGEST_HOST)),
+            reason: self.reason.map(|reason| short(reason, LONGEST)),
+        }
     }
 }
 
-/// A place in what a console printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Which tape it is on. It passes from driver to driver, with the console.
-    pub reel: u64,
-    /// How many bytes come before it.
-    pub at: u64,
+pub(crate) struct StreamPos {
+    /// Identifies the scrollback, which passes from operator to operator with the console.
+    pub(crate) stream: u64,
+    /// The number of bytes before it.
+    pub(crate) offset: u64,
 }
 
-/// What a session answers, and what it says to those who watch.
+/// What a session replies to a client, and tells its viewers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
-    /// No, and why: a sentence to show.
+pub(crate) enum Reply {
+    /// No, and why, in a sentence to show.
     Refused(String),
-    /// No: we speak this version of the protocol alone.
-    Unsupported {
-        /// That version.
-        version: u32,
-    },
-    /// The console is still ours: `done` did not come in time, or nothing was given.
+    /// No: the session speaks only this version.
+    Unsupported { version: u32 },
+    /// The session keeps the console: `done` did not arrive in time, or nothing was sent.
     Kept,
-    /// Here is the console, and in the second descriptor, a file, the bytes that were not delivered:
-    /// first those for the console, then those for the terminal.
-    Console {
-        /// How many bytes of the file are for the console.
-        typed: u64,
-        /// How many are for the terminal.
-        printed: u64,
-        /// All the rest of the file is the tape for those who watch, which ends here.
-        tape: Option<Place>,
-    },
-    /// Here is the pipe; what is printed from this place on comes through it, but for what is missed.
-    Watching {
-        /// The place of the first byte that comes, or is missed.
-        from: Place,
-    },
-    /// So many bytes were left out of the pipe: the viewer was too slow.
+    /// The console, and a file: bytes for the console, bytes for the terminal, the scrollback.
+    Console { typed: u64, printed: u64, scrollback: Option<StreamPos> },
+    /// The pipe for a viewer. It carries the output from `from` on, except for what is missed.
+    Watching { from: StreamPos },
+    /// This many bytes were left out of the pipe, because the viewer was too slow.
     Missed(u64),
-    /// Nothing more comes through the pipe.
-    Ended {
-        /// Why.
-        why: Leave,
-        /// Up to here everything came, but for what was missed.
-        at: Place,
-        /// So many bytes were missed that were not told before.
-        missed: u64,
-    },
+    /// Nothing more comes. `at`: the end of the output; `missed`: missed bytes not reported before.
+    Ended { why: EndReason, at: StreamPos, missed: u64 },
 }
 
-/// Why there is nothing more to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Leave {
-    /// The driver left, and the console is free.
+pub(crate) enum EndReason {
+    /// The operator left, and the console is free.
     Left,
-    /// The console hung up.
     HungUp,
-    /// Another session has it now.
     TakenOver {
-        /// Its process.
         pid: i32,
-        /// Its user.
         uid: u32,
     },
 }

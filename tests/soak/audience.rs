@@ -9,9 +9,9 @@ use crate::dice::Dice;
 use crate::harness::{until, until_within};
 use crate::seen::Role;
 use crate::stage::Stage;
-use crate::steps::{is_driven, types_something};
+use crate::steps::{is_operated, types_something};
 
-/// So many watch at most, but for drivers who were taken over and stayed.
+/// So many watch at most, but for operators who were taken over and stayed.
 const MOST: usize = 4;
 /// Who missed something is told within a second. The machine may be loaded.
 const TOLD_WITHIN: Duration = Duration::from_secs(3);
@@ -24,21 +24,21 @@ pub(crate) fn is_there(stage: &Stage) -> bool {
     !stage.audience.is_empty()
 }
 
-/// Where nobody drives, one that is stopped would be the one who reads.
-pub(crate) fn is_driven_for(stage: &Stage) -> bool {
-    is_driven(stage) && stage.audience.iter().any(|viewer| !viewer.is_stopped)
+/// Where nobody operates, one that is stopped would be the one who reads.
+pub(crate) fn is_operated_for(stage: &Stage) -> bool {
+    is_operated(stage) && stage.audience.iter().any(|viewer| !viewer.is_stopped)
 }
 
 pub(crate) fn is_stopped(stage: &Stage) -> bool {
     stage.audience.iter().any(|viewer| viewer.is_stopped)
 }
 
-pub(crate) fn can_drive(stage: &Stage) -> bool {
-    stage.audience.iter().any(can_take_the_wheel)
+pub(crate) fn can_operate(stage: &Stage) -> bool {
+    stage.audience.iter().any(can_take_control)
 }
 
 /// The escape key is one of a terminal.
-fn can_take_the_wheel(viewer: &Desk) -> bool {
+fn can_take_control(viewer: &Desk) -> bool {
     !viewer.is_in_pipes() && !viewer.is_stopped
 }
 
@@ -49,10 +49,10 @@ fn one_who(stage: &Stage, dice: &mut Dice, is_so: fn(&Desk) -> bool) -> usize {
     dice.one_of(&all)
 }
 
-/// Somebody comes who watches; or reads, where nobody drives.
+/// Somebody comes who watches; or reads, where nobody operates.
 pub(crate) fn comes(stage: &mut Stage, dice: &mut Dice) {
     let program = stage.attach().arg("--read-only");
-    // Most of them are to be able to drive.
+    // Most of them are to be able to operate.
     let viewer =
         if dice.below(3) == 0 { Desk::in_pipes(&program) } else { Desk::at_a_terminal(program) };
     let mut viewer = viewer.that_stays(true);
@@ -93,27 +93,27 @@ pub(crate) fn goes_on(stage: &mut Stage, dice: &mut Dice) {
     stage.audience[one].goes_on();
 }
 
-/// A viewer drives, whoever does or reads now. What is typed behind the wish is for the console.
-pub(crate) fn takes_the_wheel(stage: &mut Stage, dice: &mut Dice) {
+/// A viewer operates, whoever does or reads now. What is typed behind the wish is for the console.
+pub(crate) fn takes_control(stage: &mut Stage, dice: &mut Dice) {
     // It is sure to be at a place where it hears the key.
     stage.is_watched();
-    if is_driven(stage) {
+    if is_operated(stage) {
         types_something(stage, dice);
     }
-    let one = one_who(stage, dice, can_take_the_wheel);
-    let mut heir = stage.audience.remove(one);
-    heir.types(b"\x1df");
-    until_within(PATIENCE, "it drives", || {
-        let ended = heir.session().has_ended();
-        assert!(!ended, "it ended: {}", heir.notices());
-        heir.role() == Role::Drives
+    let one = one_who(stage, dice, can_take_control);
+    let mut successor = stage.audience.remove(one);
+    successor.types(b"\x1df");
+    until_within(PATIENCE, "it operates", || {
+        let ended = successor.session().has_ended();
+        assert!(!ended, "it ended: {}", successor.notices());
+        successor.role() == Role::Operates
     });
     let mut has_ended = false;
-    if let Some(old) = stage.driver.take() {
+    if let Some(old) = stage.operator.take() {
         has_ended = !old.stays;
         stage.was_taken_over(old);
     }
-    stage.has_the_wheel(heir, has_ended);
+    stage.has_control(successor, has_ended);
 }
 
 /// The guest prints nothing for a while: everybody sees all of it, but for what they are told they missed.
@@ -143,7 +143,7 @@ impl Stage {
     #[track_caller]
     pub(crate) fn viewer_has_ended(&mut self, mut viewer: Desk, status: Option<i32>) {
         // As it was when all was looked at: it says that it leaves.
-        let reads = self.driver.is_none() && viewer.told.role == Role::Reads;
+        let reads = self.operator.is_none() && viewer.told.role == Role::Reads;
         until_within(PATIENCE, "it ends", || viewer.session().has_ended());
         if let Some(status) = status {
             assert_eq!(viewer.session().wait(), status, "{}", viewer.notices());
@@ -168,7 +168,7 @@ impl Stage {
         self.audience.iter_mut().for_each(Desk::goes_on);
     }
 
-    /// Nobody drives, one of those who watch reads, and has every lock.
+    /// Nobody operates, one of those who watch reads, and has every lock.
     #[track_caller]
     pub(crate) fn is_read(&mut self) {
         self.everybody_goes_on();
@@ -208,8 +208,8 @@ impl Stage {
             there &= viewer.seen.is_at(target);
         }
         let readers = roles.iter().filter(|(_, role)| *role == Role::Reads).map(|(pid, _)| *pid);
-        let drivers = self.driver.iter().map(|driver| driver.session().pid());
-        let holders: Vec<i32> = readers.chain(drivers).collect();
+        let operators = self.operator.iter().map(|operator| operator.session().pid());
+        let holders: Vec<i32> = readers.chain(operators).collect();
         let Some(holder) = holders.first().filter(|_| holders.len() == 1) else {
             return roles.is_empty();
         };

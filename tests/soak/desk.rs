@@ -1,4 +1,4 @@
-//! Somebody who drives, watches or waits, at a terminal or in a pipe.
+//! Somebody who operates, watches or waits, at a terminal or in a pipe.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::dice::Dice;
 use crate::harness::{Ear, Piped, Process, Program, Session, Settings, Terminal};
 use crate::harness::{contains, until, until_within};
-use crate::seen::{Role, Seen, Told};
+use crate::seen::{Observed, Role, Told};
 use crate::streams::is_shown;
 
 /// A takeover from whoever hangs takes a few seconds, and the machine may be loaded.
@@ -17,7 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One session, and what it is told with. Its standard output has the console's bytes alone.
 pub(crate) struct Desk {
-    seat: Seat,
+    seat: Station,
     /// Whether its guard was killed once: after some times a session does without.
     pub(crate) guard_was_killed: bool,
     /// Whether it watches on when it is taken over.
@@ -25,11 +25,11 @@ pub(crate) struct Desk {
     /// Whether it is stopped.
     pub(crate) is_stopped: bool,
     /// What it has shown, whatever it did meanwhile, and what it said of that.
-    pub(crate) seen: Seen,
+    pub(crate) seen: Observed,
     pub(crate) told: Told,
 }
 
-enum Seat {
+enum Station {
     Pipes(Piped),
     Terminal {
         terminal: Terminal,
@@ -48,11 +48,11 @@ impl Desk {
 
     /// Starts `program` in a pipe.
     pub(crate) fn in_pipes(program: &Program) -> Self {
-        Self::at(Seat::Pipes(program.piped()))
+        Self::at(Station::Pipes(program.piped()))
     }
 
-    fn at(seat: Seat) -> Self {
-        let (seen, told) = (Seen::default(), Told::default());
+    fn at(seat: Station) -> Self {
+        let (seen, told) = (Observed::default(), Told::default());
         Self { seat, guard_was_killed: false, stays: false, is_stopped: false, seen, told }
     }
 
@@ -67,17 +67,17 @@ impl Desk {
         let (before, notices) = (terminal.settings(), directory.path().join("notices"));
         let program = program.redirected(format!("2>'{}'", notices.display()));
         let session = program.on(&terminal);
-        Self::at(Seat::Terminal { terminal, before, session, notices, _of: directory })
+        Self::at(Station::Terminal { terminal, before, session, notices, _of: directory })
     }
 
     pub(crate) fn is_in_pipes(&self) -> bool {
-        matches!(self.seat, Seat::Pipes(_))
+        matches!(self.seat, Station::Pipes(_))
     }
 
     pub(crate) fn session(&self) -> &Session {
         match &self.seat {
-            Seat::Pipes(piped) => piped,
-            Seat::Terminal { session, .. } => session,
+            Station::Pipes(piped) => piped,
+            Station::Terminal { session, .. } => session,
         }
     }
 
@@ -96,37 +96,37 @@ impl Desk {
     /// What it does now, as it says.
     pub(crate) fn role(&mut self) -> Role {
         let notices = self.notices();
-        self.told.hears(&notices);
+        self.told.receives(&notices);
         self.told.role
     }
 
     fn ear(&self) -> &Ear {
         match &self.seat {
-            Seat::Pipes(piped) => piped.stdout(),
-            Seat::Terminal { terminal, .. } => terminal.ear(),
+            Station::Pipes(piped) => piped.stdout(),
+            Station::Terminal { terminal, .. } => terminal.ear(),
         }
     }
 
     pub(crate) fn types(&self, bytes: &[u8]) {
         match &self.seat {
-            Seat::Pipes(piped) => piped.types(bytes),
-            Seat::Terminal { terminal, .. } => terminal.types(bytes),
+            Station::Pipes(piped) => piped.types(bytes),
+            Station::Terminal { terminal, .. } => terminal.types(bytes),
         }
     }
 
     /// How many bytes were typed and not read; nothing where that cannot be known.
     pub(crate) fn unread(&self) -> Option<u64> {
         match &self.seat {
-            Seat::Pipes(piped) => Some(piped.unread()),
-            Seat::Terminal { .. } => None,
+            Station::Pipes(piped) => Some(piped.unread()),
+            Station::Terminal { .. } => None,
         }
     }
 
     /// What it said of itself.
     pub(crate) fn notices(&self) -> String {
         let bytes = match &self.seat {
-            Seat::Pipes(piped) => piped.stderr().so_far(),
-            Seat::Terminal { notices, .. } => std::fs::read(notices).unwrap_or_default(),
+            Station::Pipes(piped) => piped.stderr().so_far(),
+            Station::Terminal { notices, .. } => std::fs::read(notices).unwrap_or_default(),
         };
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -147,7 +147,7 @@ impl Desk {
 
     /// The terminal is gone. Gives what it has shown.
     pub(crate) fn vanishes(&mut self) -> Vec<u8> {
-        let Seat::Terminal { terminal, .. } = &mut self.seat else { return Vec::new() };
+        let Station::Terminal { terminal, .. } = &mut self.seat else { return Vec::new() };
         let mut words = terminal.vanishes();
         words.retain(|&byte| is_shown(byte));
         self.seen.goes_on(&words);
@@ -157,7 +157,7 @@ impl Desk {
     /// What was shown until the session, which has ended, ended.
     #[track_caller]
     pub(crate) fn last_words(&mut self) -> Vec<u8> {
-        let Seat::Terminal { terminal, .. } = &self.seat else {
+        let Station::Terminal { terminal, .. } = &self.seat else {
             self.ear().to_the_end();
             return self.shows();
         };
@@ -178,7 +178,7 @@ impl Desk {
     /// The terminal of a session that has ended is as it was before.
     #[track_caller]
     pub(crate) fn is_as_it_was(&self) {
-        if let Seat::Terminal { terminal, before, .. } = &self.seat {
+        if let Station::Terminal { terminal, before, .. } = &self.seat {
             until("the terminal is as it was", || terminal.settings() == *before);
         }
     }
@@ -194,7 +194,7 @@ impl Desk {
     pub(crate) fn stops(&mut self) {
         self.signal(Signal::STOP);
         self.session().is_stopped();
-        if let Seat::Terminal { terminal, session, .. } = &self.seat {
+        if let Station::Terminal { terminal, session, .. } = &self.seat {
             until("its shell has the terminal", || terminal.foreground() != session.pid());
         }
         self.is_stopped = true;
@@ -224,7 +224,7 @@ impl Desk {
     }
 
     fn is_brought_to_the_foreground(&self) {
-        if let Seat::Terminal { session, terminal, before, .. } = &self.seat {
+        if let Station::Terminal { session, terminal, before, .. } = &self.seat {
             // An interactive shell has done so when it was stopped.
             terminal.set(before);
             session.fg();

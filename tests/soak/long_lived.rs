@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::desk::PATIENCE;
 use crate::harness::{Flood, Guest, Locks, Piped, Program, Vconsole, until, until_within};
-use crate::seen::{Seen, Told};
+use crate::seen::{Observed, Told};
 use crate::streams::Shown;
 
 /// How often they are called and measured.
@@ -23,10 +23,10 @@ pub(crate) struct LongLived {
     guest: Guest,
     locks: Locks,
     flood: Flood,
-    driver: Piped,
+    operator: Piped,
     shown: Shown,
     viewer: Piped,
-    seen: Seen,
+    seen: Observed,
     told: Told,
     said: Vec<u8>,
     next: Instant,
@@ -46,17 +46,17 @@ impl LongLived {
     pub(crate) fn new() -> Self {
         let (guest, locks) = (Guest::new(), Locks::new());
         let attach: Program = Vconsole::attach(&guest).locks(&locks);
-        let driver = attach.attached_to_pipes();
+        let operator = attach.attached_to_pipes();
         let viewer = attach.arg("--read-only").piped();
-        viewer.stderr().hears("watching");
+        viewer.stderr().receives("watching");
         Self {
             flood: guest.counts(),
             guest,
             locks,
-            driver,
+            operator,
             shown: Shown::default(),
             viewer,
-            seen: Seen::default(),
+            seen: Observed::default(),
             told: Told::default(),
             said: Vec::new(),
             next: Instant::now(),
@@ -92,12 +92,12 @@ impl LongLived {
     }
 
     fn show(&mut self) {
-        self.shown.goes_on(&self.driver.stdout().forget());
+        self.shown.goes_on(&self.operator.stdout().forget());
         self.seen.goes_on(&self.viewer.stdout().forget());
         self.said.extend(self.viewer.stderr().forget());
         let end = self.said.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let lines: Vec<u8> = self.said.drain(..end).collect();
-        String::from_utf8_lossy(&lines).lines().for_each(|line| self.told.hears_line(line));
+        String::from_utf8_lossy(&lines).lines().for_each(|line| self.told.receives_line(line));
     }
 
     #[track_caller]
@@ -109,7 +109,7 @@ impl LongLived {
     }
 
     fn sizes(&self) -> [Size; 2] {
-        [&self.driver, &self.viewer]
+        [&self.operator, &self.viewer]
             .map(|it| Size { memory: it.memory(), files: it.open_files().len() })
     }
 
@@ -124,12 +124,12 @@ impl LongLived {
         });
         let now = self.sizes();
         let first = self.first.unwrap_or(now);
-        for session in [&self.viewer, &self.driver] {
+        for session in [&self.viewer, &self.operator] {
             session.signal(Signal::TERM);
             assert_eq!(session.wait(), 143);
         }
         self.locks.become_empty();
-        let [driver, viewer] = [0, 1].map(|at| {
+        let [operator, viewer] = [0, 1].map(|at| {
             let (first, now) = (first[at], now[at]);
             let memory = (first.memory / 1024, now.memory / 1024);
             format!(
@@ -138,7 +138,7 @@ impl LongLived {
             )
         });
         format!(
-            "a session that lived all the time, at {} looks: {driver}; one who watched it, and saw {} and was \
+            "a session that lived all the time, at {} looks: {operator}; one who watched it, and saw {} and was \
              told of {} bytes that it missed: {viewer}",
             self.looks,
             self.seen.length,

@@ -8,7 +8,7 @@ use crate::desk::{Desk, PATIENCE};
 use crate::dice::Dice;
 use crate::harness::{contains, until_within};
 use crate::stage::Stage;
-use crate::steps::is_driven;
+use crate::steps::is_operated;
 
 /// So many wait at most.
 const MOST: usize = 2;
@@ -16,7 +16,7 @@ const MOST: usize = 2;
 const COURTESY: Duration = Duration::from_secs(2);
 
 pub(crate) fn has_room(stage: &Stage) -> bool {
-    is_driven(stage) && stage.queue.len() < MOST
+    is_operated(stage) && stage.queue.len() < MOST
 }
 
 pub(crate) fn is_there(stage: &Stage) -> bool {
@@ -34,11 +34,11 @@ pub(crate) fn comes(stage: &mut Stage, dice: &mut Dice) {
 /// One who waits waits no longer.
 pub(crate) fn one_gives_up(stage: &mut Stage, dice: &mut Dice) {
     let desk = stage.queue.remove(dice.below(stage.queue.len()));
-    gives_up(&desk);
+    abandons(&desk);
 }
 
 #[track_caller]
-pub(crate) fn gives_up(desk: &Desk) {
+pub(crate) fn abandons(desk: &Desk) {
     desk.signal(Signal::TERM);
     assert_eq!(desk.session().wait(), 143, "{}", desk.notices());
     desk.is_as_it_was();
@@ -52,10 +52,10 @@ pub(crate) fn time_runs_out(stage: &mut Stage, dice: &mut Dice) {
 }
 
 impl Stage {
-    /// The driver has left, and whoever waited longest drives.
+    /// The operator has left, and whoever waited longest operates.
     #[track_caller]
-    pub(crate) fn one_who_waits_drives(&mut self) {
-        until_within(PATIENCE, "one of those who wait drives", || {
+    pub(crate) fn one_who_waits_operates(&mut self) {
+        until_within(PATIENCE, "one of those who wait operates", || {
             let ended = self.queue.iter().find(|desk| desk.session().has_ended());
             assert!(ended.is_none(), "it waits no more: {}", ended.unwrap().notices());
             self.queue.iter().any(Desk::is_connected)
@@ -68,10 +68,10 @@ impl Stage {
         }
         let absent = self.audience.iter_mut().filter(|viewer| viewer.is_stopped);
         absent.for_each(|viewer| viewer.told.was_absent());
-        self.drives(desk);
+        self.operates(desk);
     }
 
-    /// One drives, and those who wait go on waiting.
+    /// One operates, and those who wait go on waiting.
     #[track_caller]
     pub(crate) fn the_others_wait(&self) {
         for desk in &self.queue {

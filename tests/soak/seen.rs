@@ -17,7 +17,7 @@ const NOT_MUCH: u64 = 64 * 1024;
 const AT_ONCE: usize = 4096;
 /// The part of a counting guest's stream that one screen has shown.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Observed {
     /// In pieces, between which something is missing. The last one grows.
     pieces: VecDeque<Range<u64>>,
     /// What came behind the last piece and does not go on with it, not yet long enough to be placed.
@@ -28,7 +28,7 @@ pub(crate) struct Seen {
     pub(crate) length: u64,
 }
 
-impl Seen {
+impl Observed {
     /// The byte that comes next, once anything was shown.
     pub(crate) fn at(&self) -> Option<u64> {
         self.pieces.back().map(|piece| piece.end)
@@ -99,7 +99,7 @@ fn alike(one: u64, other: u64) -> u64 {
 }
 
 /// How many bytes of `range` none of these has shown.
-pub(crate) fn unseen<'a>(range: &Range<u64>, by: impl Iterator<Item = &'a Seen>) -> u64 {
+pub(crate) fn unseen<'a>(range: &Range<u64>, by: impl Iterator<Item = &'a Observed>) -> u64 {
     let mut pieces: Vec<&Range<u64>> = by.flat_map(|seen| &seen.pieces).collect();
     pieces.sort_by_key(|piece| piece.start);
     let (mut at, mut missing) = (range.start, 0);
@@ -118,10 +118,10 @@ pub(crate) enum Role {
     None,
     /// It watches the session of this number.
     Watches(i32),
-    /// It reads a console that nobody drives.
+    /// It reads a console that nobody operates.
     Reads,
-    /// It drives.
-    Drives,
+    /// It operates.
+    Operates,
 }
 
 /// What a session said of itself so far.
@@ -143,25 +143,25 @@ pub(crate) struct Told {
 
 impl Told {
     /// All that it said so far.
-    pub(crate) fn hears(&mut self, notices: &str) {
+    pub(crate) fn receives(&mut self, notices: &str) {
         let new = &notices[self.read..];
         let new = &new[..new.rfind('\n').map_or(0, |end| end + 1)];
         self.read += new.len();
-        new.lines().for_each(|line| self.hears_line(line));
+        new.lines().for_each(|line| self.receives_line(line));
     }
 
     /// One more line. Used alone where the lines before it are not kept.
-    pub(crate) fn hears_line(&mut self, line: &str) {
+    pub(crate) fn receives_line(&mut self, line: &str) {
         let number = |text: &str| text.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok();
         let after = |words: &str| line.split_once(words).map(|(_, rest)| rest);
         if let Some(rest) = after("watching ") {
             let pid = rest.split_once("held by vconsole (pid ").and_then(|(_, pid)| number(pid));
             self.role = Role::Watches(i32::try_from(pid.unwrap_or(0)).unwrap());
         } else if let Some(rest) = after("connected to ") {
-            let reads = rest.contains("read-only: nobody drives it");
-            self.role = if reads { Role::Reads } else { Role::Drives };
-        } else if line.contains("you drive now") {
-            self.role = Role::Drives;
+            let reads = rest.contains("read-only: nobody operates it");
+            self.role = if reads { Role::Reads } else { Role::Operates };
+        } else if line.contains("you operate the console now") {
+            self.role = Role::Operates;
         } else if let Some(rest) = after("missed ") {
             self.missed += number(rest).expect("a number of bytes");
         } else if line.contains("ended without a word") {
@@ -178,7 +178,7 @@ impl Told {
     /// How many bytes are missing on the screen of which nothing was told. To be asked when nothing is on its
     /// way to it; what is told may come a second later.
     #[track_caller]
-    pub(crate) fn untold(&mut self, seen: &Seen) -> u64 {
+    pub(crate) fn untold(&mut self, seen: &Observed) -> u64 {
         let told = self.missed + self.forgiven;
         if self.showed_nothing {
             self.before = self.before.max(told.saturating_sub(seen.missing));
@@ -189,7 +189,7 @@ impl Told {
     }
 
     /// It was taken over, and watches from where it was. What it has shown since is not much yet.
-    pub(crate) fn was_taken_over(&mut self, seen: &Seen) {
+    pub(crate) fn was_taken_over(&mut self, seen: &Observed) {
         self.showed_nothing |= seen.pieces.len() <= 1 && seen.length < NOT_MUCH;
     }
 

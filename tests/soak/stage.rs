@@ -1,4 +1,4 @@
-//! The console, its guest, and who drives it: and what has to hold of them after each step.
+//! The console, its guest, and who operates it: and what has to hold of them after each step.
 
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use tempfile::TempDir;
 use crate::desk::{Desk, PATIENCE};
 use crate::dice::Dice;
 use crate::harness::{Flood, Guest, Locks, Program, Vconsole, until, until_within};
-use crate::queue::gives_up;
+use crate::queue::abandons;
 use crate::seen::Role;
 use crate::streams::{Shown, Typed};
 
 pub(crate) struct Stage {
     pub(crate) guest: Guest,
-    pub(crate) driver: Option<Desk>,
-    /// Those who watch. Where nobody drives one of them reads.
+    pub(crate) operator: Option<Desk>,
+    /// Those who watch. Where nobody operates one of them reads.
     pub(crate) audience: Vec<Desk>,
     /// Those who have left since everybody's screen was looked at.
     pub(crate) gone: Vec<Desk>,
@@ -37,7 +37,7 @@ impl Stage {
     pub(crate) fn new() -> Self {
         let guest = Guest::new();
         Self {
-            driver: None,
+            operator: None,
             audience: Vec::new(),
             gone: Vec::new(),
             queue: Vec::new(),
@@ -58,52 +58,52 @@ impl Stage {
         attach.env("VCONSOLE_TEST_RUNTIME", self.runtime.path())
     }
 
-    /// `desk` drives now, which is connected.
+    /// `desk` operates now, which is connected.
     #[track_caller]
-    pub(crate) fn drives(&mut self, desk: Desk) {
+    pub(crate) fn operates(&mut self, desk: Desk) {
         desk.types(self.typed.begins());
-        self.driver = Some(desk);
-        until_within(PATIENCE, "the guest hears the new driver", || {
+        self.operator = Some(desk);
+        until_within(PATIENCE, "the guest hears the new operator", || {
             self.typed.goes_on(&self.guest.ear().forget());
             self.typed.has_begun() && self.typed.has_arrived()
         });
     }
 
-    /// The driver types something.
+    /// The operator types something.
     pub(crate) fn types(&mut self, length: usize) {
-        let driver = self.driver.as_ref().unwrap();
-        driver.types(&self.typed.next(length));
+        let operator = self.operator.as_ref().unwrap();
+        operator.types(&self.typed.next(length));
     }
 
-    /// The driver has ended with this status, and nothing that it read is lost.
+    /// The operator has ended with this status, and nothing that it read is lost.
     #[track_caller]
-    pub(crate) fn has_ended(&mut self, mut driver: Desk, status: i32) {
-        assert_eq!(driver.session().wait(), status, "{}", driver.notices());
-        self.what_it_read_arrives(&driver);
-        self.shown.goes_on(&driver.last_words());
-        driver.is_as_it_was();
-        self.gone.push(driver);
+    pub(crate) fn has_ended(&mut self, mut operator: Desk, status: i32) {
+        assert_eq!(operator.session().wait(), status, "{}", operator.notices());
+        self.what_it_read_arrives(&operator);
+        self.shown.goes_on(&operator.last_words());
+        operator.is_as_it_was();
+        self.gone.push(operator);
     }
 
-    /// The driver was taken over from: it has ended, or watches on.
+    /// The operator was taken over from: it has ended, or watches on.
     #[track_caller]
-    pub(crate) fn was_taken_over(&mut self, mut driver: Desk) {
-        if !driver.stays {
-            return self.has_ended(driver, 4);
+    pub(crate) fn was_taken_over(&mut self, mut operator: Desk) {
+        if !operator.stays {
+            return self.has_ended(operator, 4);
         }
-        until_within(PATIENCE, "it drives no more", || driver.role() != Role::Drives);
-        driver.goes_on();
-        driver.told.was_taken_over(&driver.seen);
-        self.what_it_read_arrives(&driver);
-        // What it has shown as driver and what as viewer is one stream.
+        until_within(PATIENCE, "it operates no more", || operator.role() != Role::Operates);
+        operator.goes_on();
+        operator.told.was_taken_over(&operator.seen);
+        self.what_it_read_arrives(&operator);
+        // What it has shown as operator and what as viewer is one stream.
         self.shown.may_be_elsewhere();
-        self.audience.push(driver);
+        self.audience.push(operator);
     }
 
-    /// What was typed and the driver, who is none any more, has read arrives.
+    /// What was typed and the operator, who is none any more, has read arrives.
     #[track_caller]
-    fn what_it_read_arrives(&mut self, driver: &Desk) {
-        let Some(unread) = driver.unread() else { return self.typed.may_have_a_gap() };
+    fn what_it_read_arrives(&mut self, operator: &Desk) {
+        let Some(unread) = operator.unread() else { return self.typed.may_have_a_gap() };
         self.typed.loses(unread);
         until("what was typed arrives", || {
             self.typed.goes_on(&self.guest.ear().forget());
@@ -111,39 +111,39 @@ impl Stage {
         });
     }
 
-    /// The driver was killed: what it had read may be lost.
+    /// The operator was killed: what it had read may be lost.
     #[track_caller]
-    pub(crate) fn was_killed(&mut self, mut driver: Desk) {
-        until_within(PATIENCE, "it ends", || driver.session().has_ended());
-        let words = driver.last_words();
-        driver.is_as_it_was();
-        self.has_no_terminal(driver, &words);
+    pub(crate) fn was_killed(&mut self, mut operator: Desk) {
+        until_within(PATIENCE, "it ends", || operator.session().has_ended());
+        let words = operator.last_words();
+        operator.is_as_it_was();
+        self.has_no_terminal(operator, &words);
     }
 
-    /// The driver has ended, since its terminal has vanished, which had shown this.
+    /// The operator has ended, since its terminal has vanished, which had shown this.
     #[track_caller]
-    pub(crate) fn has_no_terminal(&mut self, driver: Desk, words: &[u8]) {
+    pub(crate) fn has_no_terminal(&mut self, operator: Desk, words: &[u8]) {
         self.typed.may_have_a_gap();
         self.shown.goes_on(words);
         self.shown.may_have_a_gap();
-        self.gone.push(driver);
+        self.gone.push(operator);
     }
 
-    /// A viewer has the wheel, and shows what was printed before, as far as it does not miss it. What comes after
-    /// that nobody else has shown, where it is the wheel of one who ended.
+    /// A viewer has control, and shows what was printed before, as far as it does not miss it. What comes after
+    /// that nobody else has shown, where it is control of one who ended.
     #[track_caller]
-    pub(crate) fn has_the_wheel(&mut self, mut heir: Desk, of_who_ended: bool) {
-        // Where the other one watches on nobody knows what it has shown as driver; but all of that is printed.
+    pub(crate) fn has_control(&mut self, mut successor: Desk, of_who_ended: bool) {
+        // Where the other one watches on nobody knows what it has shown as operator; but all of that is printed.
         let target = if of_who_ended { self.shown.at() } else { self.flood.taken() };
         until_within(PATIENCE, "it shows what was shown before", || {
-            heir.shows();
-            heir.seen.is_at(target)
+            successor.shows();
+            successor.seen.is_at(target)
         });
-        self.shown.skips_to(heir.seen.at().unwrap());
+        self.shown.skips_to(successor.seen.at().unwrap());
         if of_who_ended {
-            self.shown.is_elsewhere(&std::iter::once(&heir.seen));
+            self.shown.is_elsewhere(&std::iter::once(&successor.seen));
         }
-        self.drives(heir);
+        self.operates(successor);
     }
 
     /// Somebody who knows nothing of vconsole has read and typed, or the console was hung up.
@@ -159,7 +159,7 @@ impl Stage {
         until("the newcomer ends", || new.session().has_ended());
         // What the guest prints from now on is shown by nobody but the old one.
         let target = self.flood.taken() + 1;
-        until_within(PATIENCE, "the old driver goes on or ends", || {
+        until_within(PATIENCE, "the old operator goes on or ends", || {
             self.shown.goes_on(&old.shows());
             old.session().has_ended() || self.shown.at() >= target
         });
@@ -172,47 +172,47 @@ impl Stage {
             self.shown.may_have_a_gap();
         } else {
             assert_eq!(new.last_words(), b"");
-            self.driver = Some(old);
+            self.operator = Some(old);
         }
     }
 
-    /// The invariants, whoever drives or nobody.
+    /// The invariants, whoever operates or nobody.
     #[track_caller]
     pub(crate) fn holds(&mut self, dice: &mut Dice) {
-        if self.driver.is_none() && !self.queue.is_empty() {
-            self.one_who_waits_drives();
+        if self.operator.is_none() && !self.queue.is_empty() {
+            self.one_who_waits_operates();
         }
-        match &self.driver {
-            Some(_) => self.is_driven(),
+        match &self.operator {
+            Some(_) => self.is_operated(),
             None if self.audience.is_empty() => self.is_free(),
             None => self.is_read(),
         }
         self.the_others_wait();
         // Those who watch may also be on their way when the next thing happens.
-        if self.driver.is_none() || self.shown.has_skipped() || dice.coin() {
+        if self.operator.is_none() || self.shown.has_skipped() || dice.coin() {
             self.is_watched();
-            let screens = self.driver.iter().chain(&self.audience).chain(&self.gone);
+            let screens = self.operator.iter().chain(&self.audience).chain(&self.gone);
             self.shown.is_elsewhere(&screens.map(|desk| &desk.seen));
             self.gone.clear();
         }
     }
 
-    /// One drives, has every lock, shows all that comes, and what it types arrives.
+    /// One operates, has every lock, shows all that comes, and what it types arrives.
     #[track_caller]
-    fn is_driven(&mut self) {
-        let driver = self.driver.as_mut().unwrap();
+    fn is_operated(&mut self) {
+        let operator = self.operator.as_mut().unwrap();
         let target = self.flood.taken();
-        until_within(PATIENCE, "the driver shows what the guest printed", || {
-            self.shown.goes_on(&driver.shows());
-            assert!(!driver.session().has_ended(), "the driver ended: {}", driver.notices());
+        until_within(PATIENCE, "the operator shows what the guest printed", || {
+            self.shown.goes_on(&operator.shows());
+            assert!(!operator.session().has_ended(), "the operator ended: {}", operator.notices());
             self.shown.at() >= target
         });
-        driver.types(&self.typed.next(16));
+        operator.types(&self.typed.next(16));
         until("the guest hears what was typed", || {
             self.typed.goes_on(&self.guest.ear().forget());
             self.typed.has_arrived()
         });
-        let pid = driver.session().pid();
+        let pid = operator.session().pid();
         self.is_held_by(pid);
     }
 
@@ -228,7 +228,7 @@ impl Stage {
         assert!(self.is_exclusive(), "anybody can open the console");
     }
 
-    /// Nobody drives, and nothing is left.
+    /// Nobody operates, and nothing is left.
     #[track_caller]
     fn is_free(&mut self) {
         until("no lock is left", || self.locks.names().is_empty());
@@ -256,16 +256,16 @@ impl Stage {
     #[track_caller]
     pub(crate) fn ends(&mut self) {
         for waiting in std::mem::take(&mut self.queue) {
-            gives_up(&waiting);
+            abandons(&waiting);
         }
         while let Some(mut viewer) = self.audience.pop() {
             viewer.goes_on();
             viewer.signal(Signal::TERM);
             self.viewer_has_ended(viewer, Some(143));
         }
-        let Some(driver) = self.driver.take() else { return self.is_free() };
-        driver.signal(Signal::TERM);
-        self.has_ended(driver, 143);
+        let Some(operator) = self.operator.take() else { return self.is_free() };
+        operator.signal(Signal::TERM);
+        self.has_ended(operator, 143);
         self.is_free();
     }
 
@@ -290,7 +290,7 @@ impl Drop for Stage {
         if !std::thread::panicking() {
             return;
         }
-        let all = self.driver.iter().chain(&self.audience).chain(&self.queue).chain(&self.gone);
+        let all = self.operator.iter().chain(&self.audience).chain(&self.queue).chain(&self.gone);
         for desk in all {
             eprintln!(
                 "soak: {} has shown {:?} and said:\n{}",

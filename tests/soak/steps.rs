@@ -20,34 +20,38 @@ pub(crate) struct Step {
 }
 
 const ALL: [Step; 28] = [
-    Step { name: "attached", may: nobody_drives, run: attaches },
+    Step { name: "attached", may: nobody_operates, run: attaches },
     Step { name: "evicted clients", may: is_free, run: evicts_a_client },
     Step { name: "evicted daemons", may: is_free_for_root, run: evicts_a_daemon },
-    Step { name: "refused", may: is_driven, run: is_refused },
-    Step { name: "takeovers", may: is_driven, run: takes_over },
-    Step { name: "takeovers", may: is_driven, run: takes_over },
-    Step { name: "takeovers from the stopped", may: is_driven, run: takes_over_from_the_stopped },
+    Step { name: "refused", may: is_operated, run: is_refused },
+    Step { name: "takeovers", may: is_operated, run: takes_over },
+    Step { name: "takeovers", may: is_operated, run: takes_over },
+    Step { name: "takeovers from the stopped", may: is_operated, run: takes_over_from_the_stopped },
     Step { name: "takeovers in which one was killed", may: two_alone, run: one_of_two_is_killed },
     Step { name: "detached", may: is_at_a_terminal, run: detaches },
-    Step { name: "ended by a signal", may: is_driven, run: is_ended_by_a_signal },
-    Step { name: "killed", may: is_driven, run: is_killed },
+    Step { name: "ended by a signal", may: is_operated, run: is_ended_by_a_signal },
+    Step { name: "killed", may: is_operated, run: is_killed },
     Step { name: "terminals vanished", may: is_at_a_terminal, run: terminal_vanishes },
     Step { name: "stopped and continued", may: is_in_pipes, run: stops_and_goes_on },
     Step { name: "guards killed", may: has_its_first_guard, run: guard_is_killed },
-    Step { name: "guards stopped and continued", may: is_driven, run: guard_stops_and_goes_on },
-    Step { name: "guests that read nothing", may: is_driven, run: guest_reads_nothing_for_a_while },
+    Step { name: "guards stopped and continued", may: is_operated, run: guard_stops_and_goes_on },
+    Step {
+        name: "guests that read nothing",
+        may: is_operated,
+        run: guest_reads_nothing_for_a_while,
+    },
     Step { name: "guests faster or slower", may: always, run: guest_changes_its_pace },
     Step { name: "guests silent", may: audience::is_there, run: audience::is_told_all },
     Step { name: "viewers came", may: audience::has_room, run: audience::comes },
     Step { name: "viewers left", may: audience::is_there, run: audience::leaves },
     Step { name: "viewers killed", may: audience::is_there, run: audience::is_killed },
-    Step { name: "viewers stopped", may: audience::is_driven_for, run: audience::stops },
+    Step { name: "viewers stopped", may: audience::is_operated_for, run: audience::stops },
     Step { name: "viewers continued", may: audience::is_stopped, run: audience::goes_on },
-    Step { name: "wheels taken", may: audience::can_drive, run: audience::takes_the_wheel },
-    Step { name: "wheels taken", may: audience::can_drive, run: audience::takes_the_wheel },
+    Step { name: "control taken", may: audience::can_operate, run: audience::takes_control },
+    Step { name: "control taken", may: audience::can_operate, run: audience::takes_control },
     Step { name: "waiters came", may: queue::has_room, run: queue::comes },
     Step { name: "waiters gave up", may: queue::is_there, run: queue::one_gives_up },
-    Step { name: "waiters' time ran out", may: is_driven, run: queue::time_runs_out },
+    Step { name: "waiters' time ran out", may: is_operated, run: queue::time_runs_out },
 ];
 
 /// What happens next.
@@ -60,37 +64,37 @@ fn always(_: &Stage) -> bool {
     true
 }
 
-fn nobody_drives(stage: &Stage) -> bool {
-    stage.driver.is_none()
+fn nobody_operates(stage: &Stage) -> bool {
+    stage.operator.is_none()
 }
 
 fn is_free(stage: &Stage) -> bool {
-    nobody_drives(stage) && stage.audience.is_empty()
+    nobody_operates(stage) && stage.audience.is_empty()
 }
 
 fn is_free_for_root(stage: &Stage) -> bool {
     is_free(stage) && rustix::process::geteuid().is_root()
 }
 
-pub(crate) fn is_driven(stage: &Stage) -> bool {
-    stage.driver.is_some()
+pub(crate) fn is_operated(stage: &Stage) -> bool {
+    stage.operator.is_some()
 }
 
-/// Nobody else goes on where the driver ends, and the driver ends.
+/// Nobody else goes on where the operator ends, and the operator ends.
 fn two_alone(stage: &Stage) -> bool {
-    stage.queue.is_empty() && stage.driver.as_ref().is_some_and(|driver| !driver.stays)
+    stage.queue.is_empty() && stage.operator.as_ref().is_some_and(|operator| !operator.stays)
 }
 
 fn is_in_pipes(stage: &Stage) -> bool {
-    stage.driver.as_ref().is_some_and(Desk::is_in_pipes)
+    stage.operator.as_ref().is_some_and(Desk::is_in_pipes)
 }
 
 fn is_at_a_terminal(stage: &Stage) -> bool {
-    stage.driver.as_ref().is_some_and(|driver| !driver.is_in_pipes())
+    stage.operator.as_ref().is_some_and(|operator| !operator.is_in_pipes())
 }
 
 fn has_its_first_guard(stage: &Stage) -> bool {
-    stage.driver.as_ref().is_some_and(|driver| !driver.guard_was_killed)
+    stage.operator.as_ref().is_some_and(|operator| !operator.guard_was_killed)
 }
 
 /// Starts `program`, which attaches. Some stay when they are taken over.
@@ -106,13 +110,13 @@ fn attaches(stage: &mut Stage, dice: &mut Dice) {
     if !stage.audience.is_empty() {
         stage.shown.may_be_elsewhere();
     }
-    stage.drives(desk);
+    stage.operates(desk);
 }
 
 fn is_forced(stage: &mut Stage, dice: &mut Dice) {
     let desk = Desk::somewhere(stage.attach().arg("--force"), dice);
     desk.connects();
-    stage.drives(desk);
+    stage.operates(desk);
 }
 
 /// Somebody at a terminal has the console open, and reads nothing.
@@ -148,14 +152,14 @@ fn takes_over(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
     let desk = is_started(stage.attach().arg("--force"), dice);
     desk.connects();
-    let old = stage.driver.take().unwrap();
+    let old = stage.operator.take().unwrap();
     stage.was_taken_over(old);
-    stage.drives(desk);
+    stage.operates(desk);
 }
 
 fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let mut old = stage.driver.take().unwrap();
+    let mut old = stage.operator.take().unwrap();
     let guard = old.guard().filter(|_| dice.coin());
     old.stops();
     if let Some(guard) = &guard {
@@ -164,16 +168,16 @@ fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
     let desk = is_started(stage.attach().arg("--force"), dice);
     desk.connects();
     stage.was_taken_over(old);
-    stage.drives(desk);
+    stage.operates(desk);
     if let Some(guard) = guard {
         guard.signal(Signal::CONT);
     }
 }
 
-/// Whoever is killed in the middle, one drives or nobody.
+/// Whoever is killed in the middle, one operates or nobody.
 fn one_of_two_is_killed(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let old = stage.driver.take().unwrap();
+    let old = stage.operator.take().unwrap();
     let new = Desk::in_pipes(&stage.attach().arg("--force"));
     std::thread::sleep(dice.moment(Duration::from_millis(60)));
     if dice.coin() {
@@ -183,65 +187,65 @@ fn one_of_two_is_killed(stage: &mut Stage, dice: &mut Dice) {
         old.signal(Signal::KILL);
         stage.was_killed(old);
         new.connects();
-        stage.drives(new);
+        stage.operates(new);
     }
 }
 
 fn detaches(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let driver = stage.driver.take().unwrap();
-    driver.types(b"\x1d.");
-    stage.has_ended(driver, 0);
+    let operator = stage.operator.take().unwrap();
+    operator.types(b"\x1d.");
+    stage.has_ended(operator, 0);
 }
 
 fn is_ended_by_a_signal(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let driver = stage.driver.take().unwrap();
+    let operator = stage.operator.take().unwrap();
     let (signal, status) =
         dice.one_of(&[(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)]);
-    driver.signal(signal);
-    stage.has_ended(driver, status);
+    operator.signal(signal);
+    stage.has_ended(operator, status);
 }
 
 fn is_killed(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let driver = stage.driver.take().unwrap();
+    let operator = stage.operator.take().unwrap();
     // One that is stopped is not killed sooner or later.
-    if driver.is_in_pipes() && dice.coin() {
-        driver.signal(Signal::STOP);
+    if operator.is_in_pipes() && dice.coin() {
+        operator.signal(Signal::STOP);
     }
-    driver.signal(Signal::KILL);
-    stage.was_killed(driver);
+    operator.signal(Signal::KILL);
+    stage.was_killed(operator);
 }
 
 fn terminal_vanishes(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let mut driver = stage.driver.take().unwrap();
-    let words = driver.vanishes();
-    assert_eq!(driver.session().wait(), 129);
-    stage.has_no_terminal(driver, &words);
+    let mut operator = stage.operator.take().unwrap();
+    let words = operator.vanishes();
+    assert_eq!(operator.session().wait(), 129);
+    stage.has_no_terminal(operator, &words);
 }
 
 fn stops_and_goes_on(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let driver = stage.driver.as_ref().unwrap();
-    driver.signal(Signal::STOP);
+    let operator = stage.operator.as_ref().unwrap();
+    operator.signal(Signal::STOP);
     std::thread::sleep(dice.moment(Duration::from_millis(100)));
-    driver.signal(Signal::CONT);
+    operator.signal(Signal::CONT);
 }
 
 fn guard_is_killed(stage: &mut Stage, _: &mut Dice) {
-    let driver = stage.driver.as_mut().unwrap();
-    until("it has a guard", || driver.guard().is_some());
-    let guard = driver.guard().unwrap();
+    let operator = stage.operator.as_mut().unwrap();
+    until("it has a guard", || operator.guard().is_some());
+    let guard = operator.guard().unwrap();
     guard.signal(Signal::KILL);
-    driver.guard_was_killed = true;
-    until("there is a new guard", || driver.guard().is_some_and(|new| new.pid() != guard.pid()));
+    operator.guard_was_killed = true;
+    until("there is a new guard", || operator.guard().is_some_and(|new| new.pid() != guard.pid()));
 }
 
 fn guard_stops_and_goes_on(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
-    let Some(guard) = stage.driver.as_ref().unwrap().guard() else { return };
+    let Some(guard) = stage.operator.as_ref().unwrap().guard() else { return };
     guard.signal(Signal::STOP);
     std::thread::sleep(dice.moment(Duration::from_millis(100)));
     guard.signal(Signal::CONT);

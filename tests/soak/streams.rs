@@ -1,11 +1,11 @@
-//! The two streams of a console: what its guest counts, as the drivers show it one after the other; and
+//! The two streams of a console: what its guest counts, as the operators show it one after the other; and
 //! what they type, as the guest hears it. Each byte arrives once and in order, but those that a session had
 //! read when it was killed.
 
 use std::ops::Range;
 
 use crate::harness::counting_from;
-use crate::seen::{Seen, unseen};
+use crate::seen::{Observed, unseen};
 
 /// No session had read more than this when it was killed: its own buffer, and what the kernel held for
 /// its reader.
@@ -85,7 +85,10 @@ impl Shown {
 
     /// What was skipped is on other screens, but for what was lost.
     #[track_caller]
-    pub(crate) fn is_elsewhere<'a>(&mut self, screens: &(impl Iterator<Item = &'a Seen> + Clone)) {
+    pub(crate) fn is_elsewhere<'a>(
+        &mut self,
+        screens: &(impl Iterator<Item = &'a Observed> + Clone),
+    ) {
         for (range, gap) in self.skipped.drain(..) {
             let lost = unseen(&range, screens.clone());
             let most = if gap == Gap::Lost { MOST_LOST } else { 0 };
@@ -139,9 +142,9 @@ fn in_letters(numbers: &[u8]) -> Vec<u8> {
 /// What was typed, and how much of it the guest has heard.
 #[derive(Default)]
 pub(crate) struct Typed {
-    /// All that the driver typed and the guest has not heard yet.
+    /// All that the operator typed and the guest has not heard yet.
     on_its_way: Vec<u8>,
-    /// Whether the driver has ended, and the rest of it may never arrive.
+    /// Whether the operator has ended, and the rest of it may never arrive.
     gap: bool,
     next: u64,
     pub(crate) heard: u64,
@@ -157,7 +160,7 @@ impl Typed {
         text
     }
 
-    /// What a new driver types first, which occurs nowhere else.
+    /// What a new operator types first, which occurs nowhere else.
     pub(crate) fn begins(&mut self) -> &'static [u8] {
         if !self.gap {
             self.on_its_way.push(b'<');
@@ -165,7 +168,7 @@ impl Typed {
         b"<"
     }
 
-    /// Its driver has ended with `unread` bytes that nobody will ever read.
+    /// Its operator has ended with `unread` bytes that nobody will ever read.
     #[track_caller]
     pub(crate) fn loses(&mut self, unread: u64) {
         let unread = usize::try_from(unread).unwrap();
@@ -173,7 +176,7 @@ impl Typed {
         self.on_its_way.truncate(left.expect("what was heard was not read"));
     }
 
-    /// Its driver was killed: whatever is on its way may be lost.
+    /// Its operator was killed: whatever is on its way may be lost.
     pub(crate) fn may_have_a_gap(&mut self) {
         self.gap = true;
     }
@@ -183,7 +186,7 @@ impl Typed {
         self.gap || self.on_its_way.is_empty()
     }
 
-    /// Whether the beginning of the present driver was heard.
+    /// Whether the beginning of the present operator was heard.
     pub(crate) fn has_begun(&self) -> bool {
         !self.gap
     }

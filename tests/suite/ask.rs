@@ -11,11 +11,11 @@ use super::harness::{
     silence, until,
 };
 
-/// A console that somebody drives, and a terminal at which somebody else wants it.
+/// A console that somebody operates, and a terminal at which somebody else wants it.
 struct Busy {
     guest: Guest,
     locks: Locks,
-    driver: Piped,
+    operator: Piped,
     desk: Terminal,
 }
 
@@ -24,8 +24,8 @@ const QUESTION: &str = "(w)ait for it, (t)ake it over, or (q)uit?";
 impl Busy {
     fn new() -> Self {
         let (guest, locks) = (Guest::new(), Locks::new());
-        let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-        Self { guest, locks, driver, desk: Terminal::new() }
+        let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        Self { guest, locks, operator, desk: Terminal::new() }
     }
 
     fn asking(&self) -> Program {
@@ -44,10 +44,10 @@ impl Busy {
     #[track_caller]
     fn is_undisturbed(&self) {
         self.guest.say("undisturbed");
-        self.driver.stdout().hears("undisturbed");
+        self.operator.stdout().receives("undisturbed");
         for name in self.locks.names() {
             let holder = String::from_utf8(self.locks.read(&name).unwrap()).unwrap();
-            assert_eq!(holder.trim().parse(), Ok(self.driver.pid()), "{name}");
+            assert_eq!(holder.trim().parse(), Ok(self.operator.pid()), "{name}");
         }
     }
 }
@@ -57,15 +57,15 @@ fn the_answer_w_waits_and_what_is_typed_after_it_reaches_the_console() {
     let busy = Busy::new();
     let before = busy.desk.settings();
     let session = busy.asks(&busy.asking());
-    busy.desk.shows(format!("is held by vconsole (pid {}", busy.driver.pid()));
+    busy.desk.shows(format!("is held by vconsole (pid {}", busy.operator.pid()));
     assert_eq!(busy.desk.settings(), before);
     // In one go: nothing of it may stay in a buffer of ours.
     busy.desk.types("w\nfirst\nsecond\nthird");
     busy.desk.shows("waiting for");
-    busy.driver.signal(Signal::TERM);
-    assert_eq!(busy.driver.wait(), 143);
+    busy.operator.signal(Signal::TERM);
+    assert_eq!(busy.operator.wait(), 143);
     busy.desk.shows("connected to");
-    busy.guest.hears_exactly("first\nsecond\nthird");
+    busy.guest.receives_exactly("first\nsecond\nthird");
     busy.desk.types("\x1d.");
     assert_eq!(session.wait(), 0);
     assert_eq!(busy.desk.settings(), before);
@@ -77,9 +77,9 @@ fn the_answer_t_takes_it_over_and_what_is_typed_after_it_reaches_the_console() {
     let before = busy.desk.settings();
     let session = busy.asks(&busy.asking());
     busy.desk.types("t\nuptime\n");
-    assert_eq!(busy.driver.wait(), 4);
+    assert_eq!(busy.operator.wait(), 4);
     busy.desk.shows("connected to");
-    busy.guest.hears_exactly("uptime\n");
+    busy.guest.receives_exactly("uptime\n");
     busy.guest.say("a long time");
     busy.desk.shows("a long time");
     busy.desk.types("\x1d.");
@@ -230,7 +230,7 @@ fn a_terminal_that_was_left_raw_can_answer() {
         .unwrap();
     let session = busy.asks(&busy.asking());
     busy.desk.types("t\ruptime\r");
-    busy.guest.hears_exactly("uptime\r");
+    busy.guest.receives_exactly("uptime\r");
     busy.desk.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -285,8 +285,8 @@ fn a_takeover_that_is_refused_is_not_offered_again() {
     busy.desk.shows("answer with one of these letters");
     busy.desk.types("w\n");
     busy.desk.shows("waiting for");
-    busy.driver.signal(Signal::TERM);
-    assert_eq!(busy.driver.wait(), 143);
+    busy.operator.signal(Signal::TERM);
+    assert_eq!(busy.operator.wait(), 143);
     busy.desk.shows("connected to");
     busy.desk.types("\x1d.");
     assert_eq!(session.wait(), 0);
@@ -296,16 +296,16 @@ fn a_takeover_that_is_refused_is_not_offered_again() {
 fn only_who_was_named_is_taken_over() {
     let mut busy = Busy::new();
     let session = busy.asks(&busy.asking());
-    busy.driver.signal(Signal::TERM);
-    assert_eq!(busy.driver.wait(), 143);
-    busy.driver = Vconsole::attach(&busy.guest).locks(&busy.locks).attached_to_pipes();
+    busy.operator.signal(Signal::TERM);
+    assert_eq!(busy.operator.wait(), 143);
+    busy.operator = Vconsole::attach(&busy.guest).locks(&busy.locks).attached_to_pipes();
     busy.desk.clear();
     busy.desk.types("t\n");
-    busy.desk.shows(format!("is held by vconsole (pid {}", busy.driver.pid()));
+    busy.desk.shows(format!("is held by vconsole (pid {}", busy.operator.pid()));
     busy.desk.shows(QUESTION);
     busy.is_undisturbed();
     busy.desk.types("t\n");
-    assert_eq!(busy.driver.wait(), 4);
+    assert_eq!(busy.operator.wait(), 4);
     busy.desk.shows("connected to");
     busy.desk.types("\x1d.");
     assert_eq!(session.wait(), 0);

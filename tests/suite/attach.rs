@@ -11,26 +11,26 @@ fn a_session_gives_everything_back() {
         assert!(terminal.is_raw());
         assert_ne!(locks.names(), [""; 0], "a lock while it is attached");
         terminal.types("uname\r");
-        guest.hears_exactly("uname\r");
+        guest.receives_exactly("uname\r");
         guest.say("Linux\r\n# ");
         terminal.shows("Linux\r\n# ");
         terminal.types(leave);
         assert_eq!(session.wait(), 0);
         assert_eq!(terminal.settings(), before);
         locks.assert_empty();
-        guest.hears_exactly("uname\r");
+        guest.receives_exactly("uname\r");
     }
 }
 
 #[test]
-fn one_session_after_another_drives_the_same_console() {
+fn one_session_after_another_operates_the_same_console() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     for round in 0..3 {
         let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
         guest.say(format!("question {round}?"));
         terminal.shows(format!("question {round}?"));
         terminal.types(format!("answer {round}\r"));
-        guest.hears(format!("answer {round}\r"));
+        guest.receives(format!("answer {round}\r"));
         terminal.types("\x1d.");
         assert_eq!(session.wait(), 0);
         locks.assert_empty();
@@ -74,7 +74,7 @@ fn quiet_leaves_the_screen_to_the_console() {
     terminal.shows("just this");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
-    terminal.ear().hears_exactly("just this");
+    terminal.ear().receives_exactly("just this");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn all_that_was_printed_before_is_shown() {
     guest.say(&boot);
     let attach = Vconsole::attach(&guest).arg("-q").locks(&locks);
     let session = attach.on(&terminal);
-    terminal.ear().hears_exactly(&boot);
+    terminal.ear().receives_exactly(&boot);
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -108,7 +108,7 @@ fn every_byte_value_is_shown_unchanged() {
     let session = Vconsole::attach(&guest).arg("-q").locks(&locks).on(&terminal);
     terminal.becomes_raw();
     guest.say(&every);
-    terminal.ear().hears_exactly(&every);
+    terminal.ear().receives_exactly(&every);
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -118,20 +118,20 @@ fn every_byte_value_is_shown_unchanged() {
 fn a_cooked_console_is_made_raw_without_a_loss_and_stays_raw() {
     let (guest, locks, terminal) = (Guest::cooked(), Locks::new(), Terminal::new());
     guest.say("half a line, pending");
-    guest.hears_exactly("half a line, pending");
+    guest.receives_exactly("half a line, pending");
     guest.ear().forget();
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.shows("half a line, pending");
     guest.say("login: ");
     terminal.shows("login: ");
     terminal.types("root\r");
-    guest.hears_exactly("root\r");
+    guest.receives_exactly("root\r");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     assert!(!guest.echoes());
     guest.say("later");
     Client::of(guest.path()).shows("later");
-    guest.hears_exactly("root\r");
+    guest.receives_exactly("root\r");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_window_without_a_size_does_not_change_the_consoles() {
     Client::of(guest.path()).set_size(40, 100);
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.types("x");
-    guest.hears("x");
+    guest.receives("x");
     assert_eq!(guest.size(), (40, 100));
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
@@ -185,7 +185,7 @@ fn what_was_typed_ahead_is_sent() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     terminal.types("typed ahead");
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
-    guest.hears_exactly("typed ahead");
+    guest.receives_exactly("typed ahead");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -198,7 +198,7 @@ fn a_symlink_leads_to_its_console() {
     std::os::unix::fs::symlink(guest.path(), &link).unwrap();
     let session = Vconsole::attach(&link).locks(&locks).attached_on(&terminal);
     terminal.types("x");
-    guest.hears("x");
+    guest.receives("x");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     locks.assert_empty();
@@ -213,7 +213,7 @@ fn two_guests_on_two_terminals_do_not_mix() {
         .map(|(guest, terminal)| Vconsole::attach(guest).locks(&locks).attached_on(terminal));
     for ((guest, terminal), name) in stages.iter().zip(["first", "second"]) {
         terminal.types(format!("to the {name}"));
-        guest.hears_exactly(format!("to the {name}"));
+        guest.receives_exactly(format!("to the {name}"));
         guest.say(format!("from the {name}"));
         terminal.shows(format!("from the {name}"));
     }

@@ -71,9 +71,9 @@ fn attaching_leaving_and_being_refused_are_recorded() {
     let attach = log.of(Vconsole::attach(&guest).locks(&locks));
     let attach =
         attach.args(["--reason", "a \"b\" \x1b[c"]).env("SSH_CONNECTION", "192.0.2.1 1 2 3");
-    let mut driver = attach.attached_to_pipes();
+    let mut operator = attach.attached_to_pipes();
     let line = log.next();
-    assert!(line.starts_with("<86>") && line.contains(&format!("vconsole[{}]: ", driver.pid())));
+    assert!(line.starts_with("<86>") && line.contains(&format!("vconsole[{}]: ", operator.pid())));
     for part in ["event=attached how=plain", r#"reason="a \"b\" \\x1b[c""#, "ssh=192.0.2.1", "uid="]
     {
         assert!(line.contains(&part.replace(r"\\x", r"\x")), "{line}");
@@ -82,8 +82,8 @@ fn attaching_leaving_and_being_refused_are_recorded() {
     assert_eq!(attach.output().status, 3);
     let line = log.next();
     assert!(line.starts_with("<85>") && line.contains("event=refused why="), "{line}");
-    driver.closes_stdin();
-    assert_eq!(driver.wait(), 0);
+    operator.closes_stdin();
+    assert_eq!(operator.wait(), 0);
     log.says("event=ended why=\"end of input");
     log.is_silent();
 }
@@ -95,9 +95,9 @@ fn the_end_of_a_session_says_how_many_bytes_went_both_ways() {
     let first = attach.attached_to_pipes();
     log.says("event=attached how=plain");
     guest.say("12345");
-    first.stdout().hears("12345");
+    first.stdout().receives("12345");
     first.types("abc");
-    guest.hears("abc");
+    guest.receives("abc");
     let second = attach.clone().arg("--force").attached_to_pipes();
     assert_eq!(first.wait(), 4);
     // Each of the two writes what it did: in any order.
@@ -106,7 +106,7 @@ fn the_end_of_a_session_says_how_many_bytes_went_both_ways() {
     assert!(both.contains(&by) && both.contains(" received=5 sent=3 "), "{both}");
     assert!(both.contains(&format!("event=took-over from=\"vconsole (pid {}, ", first.pid())));
     second.types("d");
-    guest.hears("abcd");
+    guest.receives("abcd");
     second.signal(Signal::TERM);
     assert_eq!(second.wait(), 143);
     let line = log.says("event=ended why=\"ended by SIGTERM");
@@ -117,20 +117,20 @@ fn the_end_of_a_session_says_how_many_bytes_went_both_ways() {
 #[test]
 fn how_a_wait_ends_is_recorded() {
     let (guest, locks, log) = (Guest::new(), Locks::new(), Log::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let waiting = log.of(Vconsole::attach(&guest).locks(&locks));
     assert_eq!(waiting.clone().arg("--wait=100ms").output().status, 124);
     log.says("event=waited end=\"the time limit passed\" seconds=");
     let waiting = waiting.arg("--wait");
     let session = waiting.piped();
-    session.stderr().hears("waiting for");
+    session.stderr().receives("waiting for");
     session.signal(Signal::TERM);
     assert_eq!(session.wait(), 143);
     log.says("event=waited end=SIGTERM seconds=");
     let session = waiting.piped();
-    session.stderr().hears("waiting for");
-    driver.signal(Signal::TERM);
-    session.stderr().hears("connected to");
+    session.stderr().receives("waiting for");
+    operator.signal(Signal::TERM);
+    session.stderr().receives("connected to");
     log.says("event=waited end=\"got it\" ");
     log.says("event=attached how=wait");
     session.signal(Signal::TERM);
@@ -148,7 +148,7 @@ fn how_a_wait_ends_is_recorded() {
 #[test]
 fn what_was_answered_is_recorded() {
     let (guest, locks, log, desk) = (Guest::new(), Locks::new(), Log::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let asking = log.of(Vconsole::attach(&guest).arg("--ask").locks(&locks));
     for (typed, status, answer) in [("q\n", 3, "quit"), ("\x03", 130, "SIGINT")] {
         desk.clear();
@@ -163,7 +163,7 @@ fn what_was_answered_is_recorded() {
     let session = asking.on(&desk);
     desk.shows("or (q)uit?");
     desk.types("t\n");
-    assert_eq!(driver.wait(), 4);
+    assert_eq!(operator.wait(), 4);
     log.says("event=refused why=");
     log.says("event=asked answer=\"take over\" ");
     log.says("event=took-over from=");
@@ -181,12 +181,12 @@ fn an_eviction_is_recorded_once() {
     let (guest, locks, log) = (Guest::new(), Locks::new(), Log::new());
     let daemon = Bystander::daemon_with_open(guest.path());
     let forced = log.of(Vconsole::attach(&guest).arg("--force").locks(&locks));
-    let driver = forced.attached_to_pipes();
+    let operator = forced.attached_to_pipes();
     let line = log.says(&format!("event=evicted whom=\"sleep (pid {}, ", daemon.pid()));
     assert!(line.starts_with("<85>") && line.contains(" how=\"by hanging up"), "{line}");
     log.says("event=attached how=force");
-    driver.signal(Signal::TERM);
-    assert_eq!(driver.wait(), 143);
+    operator.signal(Signal::TERM);
+    assert_eq!(operator.wait(), 143);
     log.says("event=ended ");
     log.is_silent();
 }

@@ -28,7 +28,7 @@ fn what_was_typed_before_it_is_delivered() {
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.types("sync; reboot\r\x1d.");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("sync; reboot\r");
+    guest.receives_exactly("sync; reboot\r");
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn commands_in_the_middle_of_a_paste_are_obeyed_and_not_sent() {
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.types("one\x1dbtwo\x1dzthree\x1d?four\x1dq");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("onetwothreefour");
+    guest.receives_exactly("onetwothreefour");
     for answer in ["carries none", "no such command", "this help"] {
         terminal.shows(answer);
     }
@@ -50,16 +50,16 @@ fn it_may_come_apart_from_its_command() {
     for text in ["one", "two", "three"] {
         // Together they are one read, so that the command comes with another.
         terminal.types(format!("{text}\x1d"));
-        guest.hears(text);
+        guest.receives(text);
         terminal.types("z");
         terminal.shows("no such command");
         terminal.clear();
     }
     terminal.types("four\x1d");
-    guest.hears_exactly("onetwothreefour");
+    guest.receives_exactly("onetwothreefour");
     terminal.types(".");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("onetwothreefour");
+    guest.receives_exactly("onetwothreefour");
 }
 
 #[test]
@@ -67,12 +67,12 @@ fn twice_it_sends_itself_once() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.types("\x1d\x1d");
-    guest.hears_exactly("\x1d");
+    guest.receives_exactly("\x1d");
     terminal.types(".a\x1d\x1d\x1d\x1d.b");
-    guest.hears_exactly("\x1d.a\x1d\x1d.b");
+    guest.receives_exactly("\x1d.a\x1d\x1d.b");
     terminal.types("\x1d\x1d\x1d.");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("\x1d.a\x1d\x1d.b\x1d");
+    guest.receives_exactly("\x1d.a\x1d\x1d.b\x1d");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn ctrl_may_be_held_down() {
     terminal.shows(format!("pid {}", session.pid()));
     terminal.types("\x1d\x11");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("");
+    guest.receives_exactly("");
 }
 
 #[test]
@@ -94,20 +94,31 @@ fn help_names_every_command() {
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.clear();
     terminal.types("\x1d?");
-    for word in [". or q", "?", "s ", "b ", "break", "^]"] {
-        terminal.shows(word);
+    for line in [
+        ". or q  detach",
+        "?       show this help",
+        "s       show the state and the viewers",
+        "b       send a break",
+        "f       take control, if you only watch",
+        "^]      send the escape key itself",
+    ] {
+        terminal.shows(line);
+    }
+    // Every command of the man page is in the help.
+    for (keys, _) in vconsole::key_commands() {
+        assert!(terminal.screen_so_far().contains(&format!("{keys:<7} ")), "{keys}");
     }
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("");
+    guest.receives_exactly("");
 }
 
 #[test]
-fn the_state_names_the_console_its_driver_and_its_locks() {
+fn the_state_names_the_console_its_operator_and_its_locks() {
     let (guest, locks, terminal) = (Guest::new(), Locks::new(), Terminal::new());
     let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
     terminal.types("12345");
-    guest.hears("12345");
+    guest.receives("12345");
     terminal.clear();
     terminal.types("\x1ds");
     terminal.shows(guest.path().to_str().unwrap());
@@ -116,7 +127,7 @@ fn the_state_names_the_console_its_driver_and_its_locks() {
     terminal.shows("5 to it");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
-    guest.hears_exactly("12345");
+    guest.receives_exactly("12345");
 }
 
 #[test]
@@ -126,7 +137,7 @@ fn a_break_on_a_pty_is_said_not_to_arrive() {
     terminal.types("\x1db");
     terminal.shows("a PTY carries none");
     terminal.types("still here");
-    guest.hears_exactly("still here");
+    guest.receives_exactly("still here");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -144,7 +155,7 @@ fn an_unknown_command_sends_nothing_and_is_shown_safely() {
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     // The second byte of U+009B in UTF-8 is no part of the command.
-    guest.hears_exactly("\u{9b}".as_bytes().split_at(1).1);
+    guest.receives_exactly("\u{9b}".as_bytes().split_at(1).1);
 }
 
 #[test]
@@ -164,7 +175,7 @@ fn alone_it_is_explained_after_a_second_and_still_waits_for_its_command() {
         terminal.clear();
         terminal.shows("^]");
         terminal.types("\x1d");
-        guest.hears_exactly("\x1d");
+        guest.receives_exactly("\x1d");
         terminal.types("\x1d.");
         assert_eq!(session.wait(), 0);
     });
@@ -178,7 +189,7 @@ fn another_key_leaves_the_default_to_the_guest() {
         let session = attach.attached_on(&terminal);
         terminal.shows("^A");
         terminal.types("\x1d.\x01\x01");
-        guest.hears_exactly("\x1d.\x01");
+        guest.receives_exactly("\x1d.\x01");
         terminal.types("\x01.");
         assert_eq!(session.wait(), 0);
     }
@@ -192,7 +203,7 @@ fn without_one_every_byte_is_the_guests() {
     let session = attach.attached_on(&terminal);
     let every: Vec<u8> = (0..=255).chain(*b"\x1d.\x1dq").collect();
     terminal.types(&every);
-    guest.hears_exactly(&every);
+    guest.receives_exactly(&every);
     session.signal(Signal::TERM);
     assert_eq!(session.wait(), 143);
     assert_eq!(terminal.settings(), before);
@@ -218,7 +229,7 @@ fn every_other_byte_typed_arrives_unchanged() {
     let all_but_it = (0..=255).filter(|&byte| byte != 0x1d);
     let typed: Vec<u8> = all_but_it.cycle().take(1 << 20).collect();
     terminal.types(&typed);
-    guest.hears_exactly(&typed);
+    guest.receives_exactly(&typed);
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -252,7 +263,7 @@ fn a_guest_that_reads_nothing_keeps_nobody_from_an_answer() {
     guest.say("still printing");
     terminal.shows("still printing");
     guest.reads_on();
-    guest.hears_exactly(&paste);
+    guest.receives_exactly(&paste);
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
 }
@@ -316,9 +327,9 @@ fn a_terminal_that_was_stuck_loses_nothing() {
     std::thread::scope(|scope| {
         scope.spawn(|| guest.say(&text));
         terminal.types("typed meanwhile");
-        guest.hears_exactly("typed meanwhile");
+        guest.receives_exactly("typed meanwhile");
         terminal.thaws();
-        terminal.ear().hears_exactly(&text);
+        terminal.ear().receives_exactly(&text);
     });
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);

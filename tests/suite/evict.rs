@@ -166,7 +166,7 @@ fn a_daemon_is_refused_an_ordinary_user_and_hung_up_for_root() {
     let script = "exec 3<>\"$1\"; echo open; exec sleep 1000";
     let daemon = Program::new("sh").args(["-c", script, "sh"]).arg(&guest);
     let daemon = daemon.as_user(SOMEBODY, SOMEBODY).piped();
-    daemon.stdout().hears("open");
+    daemon.stdout().receives("open");
     until("it is a sleep", || {
         fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
     });

@@ -58,8 +58,8 @@ impl Stage {
         std::thread::scope(|scope| {
             scope.spawn(|| self.guest.say(&down));
             scope.spawn(|| piped.types(&up));
-            piped.stdout().hears_exactly(&down);
-            self.guest.hears_exactly(&up);
+            piped.stdout().receives_exactly(&down);
+            self.guest.receives_exactly(&up);
         });
         piped.closes_stdin();
     }
@@ -68,7 +68,7 @@ impl Stage {
     #[track_caller]
     fn talks(&self, what: &str) {
         self.terminal.types(what);
-        self.guest.hears(what);
+        self.guest.receives(what);
         self.guest.say(format!("{what} to you"));
         self.terminal.shows(format!("{what} to you"));
     }

@@ -355,5 +355,5 @@ fn the_flag_keeps_ordinary_users_out_while_a_session_lives() {
     drop(Client::asleep(guest.path()));
     let cat = Program::new("cat").arg(&guest).as_user(SOMEBODY, SOMEBODY).piped();
     guest.say("free again");
-    cat.stdout().hears("free again");
+    cat.stdout().receives("free again");
 }

@@ -21,7 +21,7 @@ fn attached_by_a_shell(terminal: &Terminal, guest: &Guest, locks: &Locks) -> i32
     lock.trim().parse().unwrap()
 }
 
-/// Of two sessions on one terminal the first is stopped, and the second drives there. Whatever `happens`
+/// Of two sessions on one terminal the first is stopped, and the second operates there. Whatever `happens`
 /// to the first, with this process number, the terminal is the second's.
 #[track_caller]
 fn leaves_it_alone(happens: impl FnOnce(i32, &Guest, &Locks)) {
@@ -43,7 +43,7 @@ fn leaves_it_alone(happens: impl FnOnce(i32, &Guest, &Locks)) {
     happens(stopped, &first, &locks);
     assert!(terminal.is_raw());
     terminal.types("still raw");
-    second.hears("still raw");
+    second.receives("still raw");
     terminal.types("\x1d.");
     terminal.shows("detached");
     terminal.types("exit\r");
@@ -64,10 +64,10 @@ fn a_guard_leaves_a_terminal_alone_that_another_session_uses_by_now() {
 fn a_session_leaves_a_terminal_alone_that_another_session_uses_by_now() {
     leaves_it_alone(|stopped, guest, locks| {
         // It is continued, and hands over, in the background.
-        let heir = Vconsole::attach(guest).locks(locks).arg("--force").attached_to_pipes();
+        let successor = Vconsole::attach(guest).locks(locks).arg("--force").attached_to_pipes();
         until("it has handed over", || !is_alive(stopped));
-        heir.signal(Signal::TERM);
-        assert_eq!(heir.wait(), 143);
+        successor.signal(Signal::TERM);
+        assert_eq!(successor.wait(), 143);
     });
 }
 
@@ -137,35 +137,35 @@ fn a_terminal_whose_leader_has_no_number_here_is_set_raw_and_back() {
 }
 
 #[test]
-fn the_terminal_of_a_viewer_who_takes_the_wheel_is_raw_all_the_time() {
+fn the_terminal_of_a_viewer_who_takes_control_is_raw_all_the_time() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let pause = Pause::at("claimed");
-    let heir = pause.of(Vconsole::attach(&guest).locks(&locks).arg("--read-only")).on(&desk);
+    let successor = pause.of(Vconsole::attach(&guest).locks(&locks).arg("--read-only")).on(&desk);
     desk.shows("watching");
     desk.types("\x1dfls\r");
     pause.reached();
     assert!(desk.is_raw());
     // It would end a session on a terminal that is not.
     desk.types("\x03");
-    heir.fg();
-    guest.hears_exactly("ls\r\x03");
-    assert_eq!(driver.wait(), 4);
+    successor.fg();
+    guest.receives_exactly("ls\r\x03");
+    assert_eq!(operator.wait(), 4);
     desk.types("\x1d.");
-    assert_eq!(heir.wait(), 0);
+    assert_eq!(successor.wait(), 0);
 }
 
 #[test]
-fn the_terminal_of_a_viewer_who_took_the_wheel_is_given_back() {
+fn the_terminal_of_a_viewer_who_took_control_is_given_back() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     let before = desk.settings();
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-    let heir = Vconsole::attach(&guest).locks(&locks).arg("--read-only").on(&desk);
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let successor = Vconsole::attach(&guest).locks(&locks).arg("--read-only").on(&desk);
     desk.shows("watching");
     desk.types("\x1dfls\r");
-    guest.hears_exactly("ls\r");
-    assert_eq!(driver.wait(), 4);
+    guest.receives_exactly("ls\r");
+    assert_eq!(operator.wait(), 4);
     desk.types("\x1d.");
-    assert_eq!(heir.wait(), 0);
+    assert_eq!(successor.wait(), 0);
     assert_eq!(desk.settings(), before);
 }

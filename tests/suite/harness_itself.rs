@@ -13,7 +13,7 @@ fn a_guest_and_its_client_hear_each_other() {
     guest.say("login: ");
     client.shows("login: ");
     client.types("root\r");
-    guest.hears_exactly("root\r");
+    guest.receives_exactly("root\r");
     guest.hang_up();
     assert_eq!(client.ear().to_the_end(), b"login: ");
 }

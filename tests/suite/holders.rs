@@ -51,7 +51,7 @@ fn who_may_list_but_not_look_takes_nobody_for_absent() {
     let script = "exec 0<\"$1\"; echo open; exec sleep 1000";
     let theirs = Program::new("sh").args(["-c", script, "sh"]).arg(&guest);
     let theirs = theirs.as_user(SOMEBODY, SOMEBODY).piped();
-    theirs.stdout().hears("open");
+    theirs.stdout().receives("open");
     let attach = || {
         Program::new("setpriv")
             .args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"])
@@ -101,7 +101,7 @@ fn who_hides_one_thing_hides_all_and_is_asked_once() {
     let script =
         "for i in {10..209}; do eval \"exec $i</dev/null\"; done; echo open; exec sleep 1000";
     let theirs = Program::new("bash").args(["-c", script]).as_user(SOMEBODY, SOMEBODY).piped();
-    theirs.stdout().hears("open");
+    theirs.stdout().receives("open");
     let trace = tempfile::NamedTempFile::new().unwrap();
     let output = Program::new("strace")
         .args(["-e", "trace=openat,statx,newfstatat,readlinkat,close", "-o"])
@@ -144,13 +144,13 @@ fn a_port_stays_the_same_whatever_becomes_of_its_node_s_mode_while_it_is_waited_
     if !is_node_of_terminal(&node, 41) {
         return;
     }
-    let driver = Vconsole::attach(&node).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&node).locks(&locks).attached_to_pipes();
     let waiter = Vconsole::attach(&node).locks(&locks).arg("--wait").piped();
-    waiter.stderr().hears("waiting for");
+    waiter.stderr().receives("waiting for");
     set_mode(&node, 0o640);
-    driver.signal(Signal::TERM);
-    assert_eq!(driver.wait(), 143);
-    waiter.stderr().hears("connected to");
+    operator.signal(Signal::TERM);
+    assert_eq!(operator.wait(), 143);
+    waiter.stderr().receives("connected to");
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_port_stays_the_same_whatever_becomes_of_its_node_s_mode_while_it_is_hung_up
     let paused = pause.reached();
     set_mode(&node, 0o640);
     pause.is_over(&[&paused]);
-    forced.stderr().hears("connected to");
+    forced.stderr().receives("connected to");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_port_that_a_session_has_by_another_node_is_taken_over_from_it_or_not_at_all
     let output = attach().output();
     assert_eq!(output.status, 3, "{output:?}");
     assert!(output.stderr().contains("vconsole"), "{output:?}");
-    // By force it is taken over whole, and not for a port that nobody drives.
+    // By force it is taken over whole, and not for a port that nobody operates.
     let output = attach().arg("--force").output();
     assert_eq!(output.status, 0, "{output:?}");
     assert_eq!(session.wait(), 4);
@@ -207,7 +207,7 @@ fn a_name_makes_no_vconsole() {
     assert!(Command::new("cp").arg("/bin/cat").arg(&cat).status().unwrap().success());
     let cat = Program::new(&cat).arg(&guest).piped();
     guest.say("hello");
-    cat.stdout().hears("hello");
+    cat.stdout().receives("hello");
     let output = try_attach(&guest, &locks, &[]);
     assert_eq!(output.status, 3, "{output:?}");
 }
@@ -227,7 +227,7 @@ fn a_vconsole_on_whose_terminal_we_would_sit_is_a_holder() {
         .spawn()
         .unwrap();
     other.say("hello");
-    guest.hears("hello");
+    guest.receives("hello");
     let output = try_attach(&guest, &locks, &[]);
     session.kill().unwrap();
     session.wait().unwrap();
@@ -319,7 +319,7 @@ fn container_with_a_shell_on(number: &str) -> Piped {
     let container = Program::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", script, "sh", number])
         .piped();
-    container.stdout().hears(format!("/dev/pts/{number}\r\n"));
+    container.stdout().receives(format!("/dev/pts/{number}\r\n"));
     container
 }
 
@@ -341,7 +341,7 @@ fn a_client_without_a_terminal_is_a_holder_and_no_login() {
     // It opens the console without O_NOCTTY, and so has it as its controlling terminal by accident.
     let script = "exec 7<>\"$1\"; echo open; read -r _";
     let mut client = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
-    client.stdout().hears("open");
+    client.stdout().receives("open");
     let output = try_attach(&guest, &locks, &[]);
     assert_eq!(output.status, 3, "{output:?}");
     assert!(

@@ -104,7 +104,7 @@ fn the_path_is_the_only_line_on_stdout_and_a_hint_is_on_stderr() {
     let hosted = Hosted::start(&Vconsole::host().running(["cat"]));
     assert!(hosted.console.starts_with("/dev/pts/"));
     let hint = format!("attach with: vconsole attach {}\n", hosted.console.display());
-    hosted.host.stderr().hears(hint);
+    hosted.host.stderr().receives(hint);
     hosted.host.signal(Signal::TERM);
     let output = hosted.host.output();
     assert_eq!(output.stdout(), format!("{}\n", hosted.console.display()));
@@ -243,7 +243,7 @@ fn ten_megabytes_of_every_byte_arrive_whole_in_both_directions() {
     let client = hosted.client();
     client.types("\n");
     client.types(&up);
-    client.ear().hears_exactly(&down);
+    client.ear().receives_exactly(&down);
     assert_eq!(hosted.host.wait(), 0);
     assert!(notes.read("up") == up);
 }

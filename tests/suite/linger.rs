@@ -19,7 +19,7 @@ fn an_answer_that_takes_its_time_arrives() {
         piped.types("help\r");
         let asked = Instant::now();
         piped.closes_stdin();
-        guest.hears_exactly("help\r");
+        guest.receives_exactly("help\r");
         // Less than the 3 s for the first byte, then less than the 1 s of quiet.
         std::thread::sleep(SECOND * 2);
         let began = Instant::now();
@@ -121,7 +121,7 @@ fn linger_begins_when_the_guest_has_taken_all_of_the_input() {
     std::thread::sleep(SECOND / 2);
     assert!(!piped.has_ended());
     guest.reads_on();
-    guest.hears_exactly(PASTE);
+    guest.receives_exactly(PASTE);
     assert_eq!(piped.wait(), 0);
 }
 
@@ -134,7 +134,7 @@ fn lingering_for_ever_ends_with_the_guest_and_costs_nothing() {
     // For as long as it might spin.
     std::thread::sleep(SECOND / 2);
     guest.say("bye");
-    piped.stdout().hears("bye");
+    piped.stdout().receives("bye");
     guest.hang_up();
     let output = piped.output();
     assert_eq!((output.status, output.stdout()), (5, "bye".into()));
@@ -173,6 +173,6 @@ fn a_time_limit_ends_waiting_for_a_guest_that_reads_nothing() {
     piped.types(PASTE);
     piped.closes_stdin();
     assert_eq!(piped.wait(), 124);
-    piped.stderr().hears("lost");
+    piped.stderr().receives("lost");
     locks.assert_empty();
 }

@@ -1,5 +1,5 @@
 //! Consoles that are reached through links of one name, and so want one lock name: two consoles all the
-//! same, each with its own driver.
+//! same, each with its own operator.
 
 use std::fs::{self, File, hard_link};
 use std::os::unix::fs::symlink;
@@ -35,11 +35,11 @@ impl Linked {
     }
 
     #[track_caller]
-    fn is_driven_by(&self, session: &Piped) {
+    fn is_operated_by(&self, session: &Piped) {
         self.guest.say("hello");
-        session.stdout().hears("hello");
+        session.stdout().receives("hello");
         session.types("you");
-        self.guest.hears("you");
+        self.guest.receives("you");
     }
 }
 
@@ -62,10 +62,10 @@ fn a_session_behind_a_link_of_the_same_name_is_not_in_the_way_nor_disturbed_by_f
         let one = alpha.attach(&locks, &[]);
         let other = beta.attach(&locks, options);
         let passed = format!("{SHARED}: vconsole (pid {}", one.pid());
-        other.stderr().hears(&passed);
-        other.stderr().hears("has another device of that name");
-        alpha.is_driven_by(&one);
-        beta.is_driven_by(&other);
+        other.stderr().receives(&passed);
+        other.stderr().receives("has another device of that name");
+        alpha.is_operated_by(&one);
+        beta.is_operated_by(&other);
         belongs_to(&locks, SHARED, &one);
         for name in all_names(&alpha.guest) {
             belongs_to(&locks, &name, &one);
@@ -93,10 +93,10 @@ fn a_stopped_session_behind_a_link_of_the_same_name_is_not_woken_nor_ended_by_fo
     one.signal(Signal::STOP);
     one.is_stopped();
     let other = beta.attach(&locks, &["--force"]);
-    beta.is_driven_by(&other);
+    beta.is_operated_by(&other);
     assert!(one.is_stopped_now() && !guard.has_ended());
     one.signal(Signal::CONT);
-    alpha.is_driven_by(&one);
+    alpha.is_operated_by(&one);
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn of_whatever_date_the_lock_of_a_session_behind_a_link_of_the_same_name_is_it_s
     let lock = File::options().write(true).open(locks.path().join(SHARED)).unwrap();
     lock.set_modified(SystemTime::now() - Duration::from_secs(86_400)).unwrap();
     let other = beta.attach(&locks, &[]);
-    beta.is_driven_by(&other);
+    beta.is_operated_by(&other);
     belongs_to(&locks, SHARED, &one);
-    alpha.is_driven_by(&one);
+    alpha.is_operated_by(&one);
 }
 
 /// All names of a console, as one file that is as old as a session of another console.
@@ -163,23 +163,23 @@ fn who_only_reads_another_console_is_not_asked_for_it() {
     let (guest, elsewhere, locks) = (Guest::new(), Guest::new(), Locks::new());
     let reader = Vconsole::attach(&elsewhere).arg("--read-only").locks(&locks).piped();
     elsewhere.say("before");
-    reader.stdout().hears("before");
+    reader.stdout().receives("before");
     locks.write(&path_name(&guest), format!("{:>10}\n", reader.pid()));
     let refused = Vconsole::attach(&guest).locks(&locks).output();
     assert_eq!(refused.status, 3, "{refused:?}");
     assert!(refused.stderr().contains(&format!("held by vconsole (pid {}", reader.pid())));
     elsewhere.say("after");
-    reader.stdout().hears("after");
+    reader.stdout().receives("after");
     assert!(fs::exists(locks.path().join(path_name(&guest))).unwrap());
 }
 
 #[test]
-fn nobody_is_shown_another_console_because_a_lock_names_its_driver() {
+fn nobody_is_shown_another_console_because_a_lock_names_its_operator() {
     let (guest, elsewhere, locks) = (Guest::new(), Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&elsewhere).locks(&locks).attached_to_pipes();
-    claimed_by(&driver, &guest, &locks);
+    let operator = Vconsole::attach(&elsewhere).locks(&locks).attached_to_pipes();
+    claimed_by(&operator, &guest, &locks);
     let refused = Vconsole::attach(&guest).arg("--read-only").locks(&locks).output();
     assert_eq!(refused.status, 3, "{refused:?}");
     assert!(!refused.stderr().contains("watching"), "{refused:?}");
-    assert!(!String::from_utf8_lossy(&driver.stderr().so_far()).contains("watched by"));
+    assert!(!String::from_utf8_lossy(&operator.stderr().so_far()).contains("watched by"));
 }

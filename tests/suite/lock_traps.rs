@@ -172,7 +172,7 @@ fn a_lock_that_somebody_removes_is_made_again() {
     let theirs = locks.path().join("new");
     fs::write(&theirs, NOBODY).unwrap();
     fs::rename(&theirs, locks.path().join(path_name(&guest))).unwrap();
-    terminal.shows("somebody took the lock");
+    terminal.shows("somebody changed the lock");
     terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
     assert_eq!(locks.names(), [path_name(&guest)]);

@@ -173,7 +173,7 @@ fn every_way_to_write_a_number_names_the_holder() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let holder = Bystander::new();
     let pid = holder.pid();
-    let ways = [
+    let forms = [
         format!("{pid}").into_bytes(),
         i32::try_from(pid).unwrap().to_ne_bytes().to_vec(),
         format!("{pid:010}\n").into_bytes(),
@@ -182,7 +182,7 @@ fn every_way_to_write_a_number_names_the_holder() {
         format!("   4194304 {pid:>10}\n").into_bytes(),
         format!("{pid}\0\0\0\n").into_bytes(),
     ];
-    for way in ways {
+    for way in forms {
         locks.write(&path_name(&guest), way);
         assert_refused(&try_attach(&guest, &locks, &[]), &format!("sleep (pid {pid}"));
     }
@@ -251,7 +251,7 @@ fn a_lock_whose_number_was_given_to_a_vconsole_elsewhere_is_dead() {
         assert!(output.stderr().contains("the number is another's now"), "{output:?}");
         locks.assert_empty();
         elsewhere.say("undisturbed");
-        session.stdout().hears("undisturbed");
+        session.stdout().receives("undisturbed");
     }
 }
 

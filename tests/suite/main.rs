@@ -38,6 +38,7 @@ mod status;
 mod status_holders;
 mod status_table;
 mod status_watch;
+mod structure;
 mod suspects;
 mod takeover;
 mod users;

@@ -8,10 +8,9 @@ mod sections;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
-use vconsole::cli::Cli;
 
 use sections::Part;
 
@@ -71,7 +70,7 @@ fn every_page_has_the_sections_that_people_look_for() {
 
 /// The program and each of its subcommands, with the names that their pages have.
 fn commands() -> Vec<Command> {
-    let mut program = Cli::command();
+    let mut program = vconsole::command_line();
     program.build();
     let subcommands = program.get_subcommands().map(|subcommand| {
         let name = format!("vconsole-{}", subcommand.get_name());
@@ -124,6 +123,11 @@ fn render(part: Part, page: &mut Roff) {
         }
         Part::Item(term, text) => {
             page.control("TP", []).text([bold(term)]).text([roman(text)]);
+        }
+        Part::Keys => {
+            for (keys, description) in vconsole::key_commands() {
+                page.control("TP", []).text([bold(keys)]).text([roman(description)]);
+            }
         }
         Part::Example(lines) => {
             page.control("PP", []).control("nf", []);

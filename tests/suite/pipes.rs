@@ -54,9 +54,9 @@ fn pipes_pass_every_byte_and_there_is_no_escape_key() {
     let piped = attach(&guest, &locks).attached_to_pipes();
     let every: Vec<u8> = (0..=255).chain(*b"\x1d.\x1dq\x1d\x1d").collect();
     piped.types(&every);
-    guest.hears_exactly(&every);
+    guest.receives_exactly(&every);
     guest.say(&every);
-    piped.stdout().hears_exactly(&every);
+    piped.stdout().receives_exactly(&every);
     ends_well(piped, &locks);
 }
 
@@ -66,7 +66,7 @@ fn a_lot_comes_down_without_a_loss() {
     let piped = attach(&guest, &locks).attached_to_pipes();
     std::thread::scope(|scope| {
         scope.spawn(|| guest.say(&lot));
-        piped.stdout().hears_exactly(&lot);
+        piped.stdout().receives_exactly(&lot);
     });
     ends_well(piped, &locks);
 }
@@ -77,7 +77,7 @@ fn a_lot_goes_up_without_a_loss() {
     let piped = attach(&guest, &locks).attached_to_pipes();
     std::thread::scope(|scope| {
         scope.spawn(|| piped.types(&lot));
-        guest.hears_exactly(&lot);
+        guest.receives_exactly(&lot);
     });
     ends_well(piped, &locks);
 }
@@ -89,8 +89,8 @@ fn both_ways_at_once_neither_waits_for_the_other() {
     std::thread::scope(|scope| {
         scope.spawn(|| guest.say(&lot));
         scope.spawn(|| piped.types(&lot));
-        piped.stdout().hears_exactly(&lot);
-        guest.hears_exactly(&lot);
+        piped.stdout().receives_exactly(&lot);
+        guest.receives_exactly(&lot);
     });
     ends_well(piped, &locks);
 }
@@ -105,11 +105,11 @@ fn a_slow_reader_slows_the_guest_down_and_loses_nothing() {
         piped.reads_no_more();
         // The other way is free.
         piped.types("typed meanwhile");
-        guest.hears_exactly("typed meanwhile");
+        guest.receives_exactly("typed meanwhile");
         let peak = piped.peak_memory();
         assert!(peak < BOUND, "{peak} bytes");
         piped.stdout().resume();
-        piped.stdout().hears_exactly(&text);
+        piped.stdout().receives_exactly(&text);
     });
     ends_well(piped, &locks);
 }
@@ -123,11 +123,11 @@ fn a_slow_guest_slows_the_writer_down_and_loses_nothing() {
         scope.spawn(|| piped.types(&text));
         piped.reads_no_more();
         guest.say("printed meanwhile");
-        piped.stdout().hears_exactly("printed meanwhile");
+        piped.stdout().receives_exactly("printed meanwhile");
         let peak = piped.peak_memory();
         assert!(peak < BOUND, "{peak} bytes");
         guest.reads_on();
-        guest.hears_exactly(&text);
+        guest.receives_exactly(&text);
     });
     ends_well(piped, &locks);
 }
@@ -140,7 +140,7 @@ fn a_file_is_sent_whole() {
     std::fs::write(&file, &text).unwrap();
     let output = attach(&guest, &locks).redirected(format!("< {}", quoted(&file))).output();
     assert_eq!(output.status, 0, "{output:?}");
-    guest.hears_exactly(&text);
+    guest.receives_exactly(&text);
     locks.assert_empty();
 }
 
@@ -169,13 +169,13 @@ fn a_socket_is_input_and_output_at_once() {
     std::thread::scope(|scope| {
         scope.spawn(|| guest.say(&text));
         scope.spawn(|| piped.types(&text));
-        piped.stdout().hears_exactly(&text);
-        guest.hears_exactly(&text);
+        piped.stdout().receives_exactly(&text);
+        guest.receives_exactly(&text);
     });
     piped.stdout().pause();
     guest.say("the last words");
     piped.stdout().resume();
-    piped.stdout().hears("the last words");
+    piped.stdout().receives("the last words");
     ends_well(piped, &locks);
 }
 
@@ -184,7 +184,7 @@ fn a_socket_whose_other_end_is_closed_ends_the_session() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let mut piped = Vconsole::attach(&guest).locks(&locks).on_a_socket();
     piped.types("hello");
-    guest.hears("hello");
+    guest.receives("hello");
     piped.breaks_stdout();
     piped.closes_stdin();
     assert_eq!(piped.wait(), 141);
@@ -195,7 +195,7 @@ fn a_socket_whose_other_end_is_closed_ends_the_session() {
 fn a_socket_whose_other_end_leaves_without_reading_ends_the_session() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let mut piped = Vconsole::attach(&guest).locks(&locks).on_a_socket();
-    piped.stderr().hears("connected to");
+    piped.stderr().receives("connected to");
     piped.stdout().pause();
     guest.say("never read");
     until("it is there to be read", || piped.unread() > 0);
@@ -219,7 +219,7 @@ fn nothing_to_read_and_nowhere_to_write() {
     let flood = guest.floods();
     flood.pours(300_000);
     writing_nowhere.types("typed");
-    guest.hears_exactly("typed");
+    guest.receives_exactly("typed");
     drop(flood);
     ends_well(writing_nowhere, &locks);
 }
@@ -256,7 +256,7 @@ fn descriptors_that_were_closed_at_the_start_are_missed_by_nobody() {
         piped.closes_stdin();
         let output = piped.output();
         assert_eq!(output.status, 0, "{closed}: {output:?}");
-        guest.hears_exactly(typed);
+        guest.receives_exactly(typed);
         let printed =
             if closed.contains(">&- ") || closed == ">&-" { "" } else { "printed before" };
         assert_eq!(output.stdout(), if closed.contains(" >&-") { "" } else { printed }, "{closed}");
@@ -277,7 +277,7 @@ fn what_it_shares_with_others_keeps_its_flags() {
     ends_well(piped, &locks);
 
     let socket = attach(&guest, &locks).on_a_socket();
-    socket.stderr().hears("connected to");
+    socket.stderr().receives("connected to");
     flags_stay(&socket);
     ends_well(socket, &locks);
 

@@ -39,7 +39,7 @@ impl Race<'_> {
         }
         let mut racers: Vec<Piped> = (0..RACERS).map(|_| racer.piped()).collect();
         for racer in &racers {
-            racer.stderr().hears("ready\n");
+            racer.stderr().receives("ready\n");
         }
         let open = std::fs::File::options().read(true).write(true).open(&gate).unwrap();
         rustix::io::write(&open, &[b'\n'; RACERS]).unwrap();
@@ -49,7 +49,7 @@ impl Race<'_> {
         });
         let winner = racers.iter().position(|racer| !racer.has_ended());
         let mut winner = racers.swap_remove(winner.expect("one of them is left"));
-        winner.stderr().hears("connected to");
+        winner.stderr().receives("connected to");
         for loser in racers {
             let output = loser.output();
             assert_eq!(output.status, 3, "{}", output.stderr());
@@ -64,7 +64,7 @@ impl Race<'_> {
             }
         }
         guest.say("for the winner alone");
-        winner.stdout().hears("for the winner alone");
+        winner.stdout().receives("for the winner alone");
         winner.closes_stdin();
         assert_eq!(winner.output().status, 0);
     }

@@ -100,7 +100,7 @@ fn a_client_that_took_a_console_for_its_terminal_by_accident_makes_it_no_login_t
     let (guest, locks) = (Guest::new(), Locks::new());
     let script = "exec 7<>\"$1\"; echo open; read -r _";
     let mut client = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
-    client.stdout().hears("open");
+    client.stdout().receives("open");
     let output = Vconsole::attach(&guest).locks(&locks).args(["--linger", "0"]).output();
     assert_ne!(output.status, 6, "{output:?}");
     client.closes_stdin();

@@ -220,7 +220,7 @@ fn in_a_sticky_directory_another_users_dead_lock_costs_that_one_name() {
         .locks(&locks)
         .as_user(SOMEBODY, SOMEBODY)
         .piped();
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
     assert_eq!(locks.names(), all_names(&guest));
     assert_eq!(locks.read(&dead).unwrap(), NOBODY.as_bytes());
     let base = format!("LCK..{}", number(&guest));

@@ -39,8 +39,8 @@ fn a_session_is_shown_once_with_its_pid_program_user_and_since_when() {
     let holder = &row["holders"][0];
     assert_eq!((&holder["pid"], &holder["program"]), (&session.pid().into(), &"vconsole".into()));
     assert_eq!((&holder["user"], &holder["terminal"]), (&user.into(), &tty.into()));
-    let ways = ["path", "base-name", "libvirt", "device-numbers", "flock", "open"];
-    assert_eq!(holder["by"], serde_json::json!(ways));
+    let forms = ["path", "base-name", "libvirt", "device-numbers", "flock", "open"];
+    assert_eq!(holder["by"], serde_json::json!(forms));
     let since: jiff::Timestamp = holder["since"].as_str().unwrap().parse().unwrap();
     assert!(jiff::Timestamp::now().duration_since(since).as_secs() < 60);
     assert_eq!(document["locks"].as_array().unwrap().len(), all_names(&guest).len());

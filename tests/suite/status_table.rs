@@ -36,7 +36,7 @@ fn shown(program: &Program, columns: u16) -> (String, Vec<String>) {
 #[test]
 fn on_a_terminal_no_line_is_wider_and_in_a_pipe_nothing_is_cut() {
     let (guest, locks) = (Guest::new(), some_locks());
-    let status = Vconsole::status().locks(&locks);
+    let status = Vconsole::status().arg("--all").locks(&locks);
     for columns in [200, 132, 100, 80, 70] {
         let (_, lines) = shown(&status, columns);
         assert!(lines.len() > 4, "{lines:#?}");

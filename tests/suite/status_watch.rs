@@ -37,7 +37,7 @@ fn a_pause_beyond_every_clock_is_a_very_long_one() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let watch = Vconsole::status().locks(&locks).arg("--watch=9223372036854775807s").arg(&guest);
     let session = watch.piped();
-    session.stdout().hears("free");
+    session.stdout().receives("free");
     session.signal(Signal::TERM);
     assert_eq!(session.wait(), 143);
 }

@@ -1,4 +1,4 @@
-//! `--force` against another vconsole: the console passes from one driver to the next, whole.
+//! `--force` against another vconsole: the console passes from one operator to the next, whole.
 
 mod chain;
 mod failed;
@@ -46,9 +46,9 @@ impl Runtime {
     }
 }
 
-/// `session` drives, and nothing of its claim is gone.
+/// `session` operates, and nothing of its claim is gone.
 #[track_caller]
-fn drives(session: &Session, guest: &Guest, locks: &Locks) {
+fn operates(session: &Session, guest: &Guest, locks: &Locks) {
     use rustix::fs::{FlockOperation, flock};
     for name in locks.names() {
         let holder = String::from_utf8(locks.read(&name).unwrap()).unwrap();
@@ -67,14 +67,14 @@ fn is_as_new(guest: &Guest, locks: &Locks) {
     locks.become_empty();
     let session = Vconsole::attach(guest).locks(locks).attached_to_pipes();
     guest.say("still here");
-    session.stdout().hears("still here");
+    session.stdout().receives("still here");
     session.signal(Signal::TERM);
     assert_eq!(session.wait(), 143);
     locks.become_empty();
 }
 
 #[test]
-fn the_old_driver_is_told_who_came_and_why_and_the_new_one_drives() {
+fn the_old_operator_is_told_who_came_and_why_and_the_new_one_operates() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     let before = desk.settings();
     let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
@@ -83,12 +83,12 @@ fn the_old_driver_is_told_who_came_and_why_and_the_new_one_drives() {
     desk.shows(r"lunch\x1b[2J");
     assert_eq!(old.wait(), 4);
     assert_eq!(desk.settings(), before);
-    new.stderr().hears(format!("over from vconsole (pid {}, ", old.pid()));
+    new.stderr().receives(format!("over from vconsole (pid {}, ", old.pid()));
     new.types("uptime\r");
-    guest.hears("uptime\r");
+    guest.receives("uptime\r");
     guest.say("a long time");
-    new.stdout().hears("a long time");
-    drives(&new, &guest, &locks);
+    new.stdout().receives("a long time");
+    operates(&new, &guest, &locks);
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     is_as_new(&guest, &locks);
@@ -102,7 +102,7 @@ fn without_force_a_session_is_left_alone() {
     assert_eq!(refused.status, 3, "{refused:?}");
     assert!(refused.stderr().contains("vconsole attach --force"), "{refused:?}");
     guest.say("undisturbed");
-    old.stdout().hears("undisturbed");
+    old.stdout().receives("undisturbed");
 }
 
 #[test]
@@ -121,29 +121,29 @@ fn nobody_is_told_that_a_session_was_killed_which_took_the_console_over() {
     let said = refused.stderr();
     assert!(said.contains("locked with flock by vconsole"), "{said}");
     assert!(said.contains(&format!("(pid {}, ", new.pid())), "{said}");
-    assert!(said.contains("hint: to drive instead of its user"), "{said}");
+    assert!(said.contains("hint: to operate instead of its user"), "{said}");
     assert!(!said.contains("was killed"), "{said}");
 }
 
 #[test]
-fn what_the_old_driver_could_not_deliver_the_new_one_delivers() {
+fn what_the_old_operator_could_not_deliver_the_new_one_delivers() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     let old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
     desk.freezes();
     let mut text = String::new();
     (0..9000).for_each(|number| write!(text, "{number} ").unwrap());
     guest.say(&text);
-    until("the old driver has read it", || old.bytes_read() >= text.len() as u64);
+    until("the old operator has read it", || old.bytes_read() >= text.len() as u64);
     let new = forced(&guest, &locks).attached_to_pipes();
     desk.thaws();
     assert_eq!(old.wait(), 4);
     guest.say("end");
-    new.stdout().hears("end");
+    new.stdout().receives("end");
     let screen = desk.screen_so_far();
     let new_text = String::from_utf8(new.stdout().so_far()).unwrap();
     let rest = new_text.strip_suffix("end").unwrap();
-    let first = text.strip_suffix(rest).expect("the new driver shows the end of it");
-    assert!(screen.contains(first), "the old driver showed its beginning");
+    let first = text.strip_suffix(rest).expect("the new operator shows the end of it");
+    assert!(screen.contains(first), "the old operator showed its beginning");
 }
 
 #[test]
@@ -169,10 +169,10 @@ fn of_two_at_once_one_wins_and_the_other_is_told_by_whom() {
         let lost = usize::from(both[1].has_ended());
         let winner = &both[1 - lost];
         assert_eq!(both[lost].wait(), 3);
-        both[lost].stderr().hears("hint: try again");
-        both[lost].stderr().hears(format!("vconsole (pid {}, ", winner.pid()));
+        both[lost].stderr().receives("hint: try again");
+        both[lost].stderr().receives(format!("vconsole (pid {}, ", winner.pid()));
         guest.say("hello");
-        winner.stdout().hears("hello");
+        winner.stdout().receives("hello");
     }
 }
 
@@ -190,7 +190,7 @@ fn root_takes_over_from_a_user_and_not_the_other_way_round() {
     let again = forced(&guest, &locks).as_user(SOMEBODY, SOMEBODY).output();
     assert_eq!(again.status, 3, "{again:?}");
     guest.say("root's");
-    root.stdout().hears("root's");
+    root.stdout().receives("root's");
 }
 
 #[test]
@@ -201,8 +201,8 @@ fn a_reason_however_long_or_strange_is_told_and_keeps_nobody_out() {
     let newcomer = forced(&guest, &locks).env("SSH_CONNECTION", "y".repeat(20_000));
     let new = newcomer.arg("--reason").arg(reason).attached_to_pipes();
     assert_eq!(old.wait(), 4);
-    old.stderr().hears(format!("was taken over by vconsole (pid {}, ", new.pid()));
-    old.stderr().hears(r"\x1b\x1b");
+    old.stderr().receives(format!("was taken over by vconsole (pid {}, ", new.pid()));
+    old.stderr().receives(r"\x1b\x1b");
 }
 
 /// The program once more, as another build or an upgrade of it is: another file of the same name.
@@ -227,9 +227,9 @@ fn another_build_is_taken_over_also_where_there_are_no_lock_files() {
         assert!(refused.stderr().contains("vconsole attach --force"), "{refused:?}");
         let new = attach.arg("--force").attached_to_pipes();
         assert_eq!(old.wait(), 4, "{locking:?}");
-        new.stderr().hears(format!("over from vconsole (pid {}, ", old.pid()));
+        new.stderr().receives(format!("over from vconsole (pid {}, ", old.pid()));
         guest.say("hello");
-        new.stdout().hears("hello");
+        new.stdout().receives("hello");
         let newest = forced(&guest, &locks).args(locking).attached_to_pipes();
         assert_eq!(new.wait(), 4, "{locking:?}");
         newest.signal(Signal::TERM);
@@ -245,7 +245,7 @@ fn what_the_guest_printed_last_is_shown_though_it_ends_when_the_newcomer_has_jus
     desk.freezes();
     let text = "0123456789".repeat(4000);
     guest.say(format!("{text} last words"));
-    until("the old driver has read it", || old.bytes_read() >= text.len() as u64 + 11);
+    until("the old operator has read it", || old.bytes_read() >= text.len() as u64 + 11);
     let pause = Pause::held_at("signed");
     let new = pause.of(forced(&guest, &locks)).piped();
     pause.reached();
@@ -263,7 +263,7 @@ fn what_the_guest_printed_last_is_shown_though_it_ends_when_the_newcomer_has_jus
 fn who_is_quiet_is_told_as_well_who_took_the_console() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let old = Vconsole::attach(&guest).arg("--quiet").locks(&locks).piped();
-    until("it drives", || locks.names() == super::locks::all_names(&guest));
+    until("it operates", || locks.names() == super::locks::all_names(&guest));
     let new = forced(&guest, &locks).attached_to_pipes();
     let output = old.output();
     assert_eq!(output.status, 4, "{output:?}");
@@ -292,11 +292,11 @@ fn a_program_that_not_everybody_may_read_is_taken_over_by_its_own_user() {
     let new = attach.arg("--force").attached_to_pipes();
     assert_eq!(old.wait(), 4);
     guest.say("hello");
-    new.stdout().hears("hello");
+    new.stdout().receives("hello");
 }
 
 #[test]
-fn an_heir_of_however_much_is_typed_obeys_the_escape_key() {
+fn a_successor_of_however_much_is_typed_obeys_the_escape_key() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     guest.stops_reading();
     let mut old = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
@@ -313,5 +313,5 @@ fn an_heir_of_however_much_is_typed_obeys_the_escape_key() {
         old = new;
     }
     guest.reads_on();
-    guest.hears_exactly(vec![b'x'; all]);
+    guest.receives_exactly(vec![b'x'; all]);
 }

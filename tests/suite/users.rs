@@ -59,9 +59,9 @@ fn call(path: &Path) -> io::Result<OwnedFd> {
 #[track_caller]
 fn is_undisturbed(guest: &Guest, session: &Piped) {
     guest.say("undisturbed");
-    session.stdout().hears("undisturbed");
+    session.stdout().receives("undisturbed");
     session.types("typed");
-    guest.hears("typed");
+    guest.receives("typed");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn another_user_who_reaches_the_socket_is_turned_away_and_it_is_recorded() {
             "{line}"
         );
     }
-    session.stderr().hears("turned away another user: pid ");
+    session.stderr().receives("turned away another user: pid ");
     is_undisturbed(&guest, &session);
     // The guard hangs up, with or without a word, and records it as well.
     let end = as_user(STRANGER, || {
@@ -174,7 +174,7 @@ fn root_by_way_of_su_finds_the_session_of_a_user() {
         let from = format!("over from vconsole (pid {}, ", user.pid());
         assert!(output.stderr().contains(&from), "{how}: {output:?}");
         assert_eq!(user.wait(), 4, "{how}");
-        user.stderr().hears("was taken over by vconsole (pid ");
+        user.stderr().receives("was taken over by vconsole (pid ");
         locks.become_empty();
     }
 }
@@ -192,7 +192,7 @@ fn su_on_a_terminal_takes_over_and_gives_the_terminal_back() {
     let session = su.attached_on(&desk);
     assert_eq!(user.wait(), 4);
     desk.types("uptime\r");
-    guest.hears("uptime\r");
+    guest.receives("uptime\r");
     desk.types("\x1d.");
     assert_eq!(session.wait(), 0);
     assert_eq!(desk.settings(), before);

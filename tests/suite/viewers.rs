@@ -1,9 +1,9 @@
-//! `attach --read-only`: watching what another drives, or a console that nobody drives.
+//! `attach --read-only`: watching what another operates, or a console that nobody operates.
 
 mod behind;
 mod feed;
 mod hostile;
-mod wheel;
+mod take_control;
 mod without_locks;
 
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ fn viewer(guest: &Guest, locks: &Locks) -> Program {
 #[track_caller]
 fn watches(guest: &Guest, locks: &Locks) -> Piped {
     let viewer = viewer(guest, locks).piped();
-    viewer.stderr().hears("watching");
+    viewer.stderr().receives("watching");
     viewer
 }
 
@@ -46,22 +46,22 @@ fn lines(count: usize) -> String {
 }
 
 #[test]
-fn any_number_see_what_the_driver_sees_beginning_with_the_last_64_kib() {
+fn any_number_see_what_the_operator_sees_beginning_with_the_last_64_kib() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let before = lines(20_000);
     guest.say(&before);
-    driver.stdout().hears("019999\r\n");
+    operator.stdout().receives("019999\r\n");
     let mut viewers = [(); 5].map(|()| viewer(&guest, &locks).piped());
     for viewer in &viewers {
-        viewer.stderr().hears(format!("held by vconsole (pid {}, ", driver.pid()));
-        driver.stderr().hears(format!("watched by vconsole (pid {}, ", viewer.pid()));
-        viewer.stdout().hears("019999\r\n");
+        viewer.stderr().receives(format!("held by vconsole (pid {}, ", operator.pid()));
+        operator.stderr().receives(format!("watched by vconsole (pid {}, ", viewer.pid()));
+        viewer.stdout().receives("019999\r\n");
     }
     guest.say("and more");
     let last = &before[before.len() - 65_536..];
     for viewer in &viewers {
-        viewer.stdout().hears_exactly(format!("{last}and more"));
+        viewer.stdout().receives_exactly(format!("{last}and more"));
     }
     // The end of their input means nothing, and what is in it stays for whoever shares it.
     viewers[0].types("reboot\r");
@@ -70,7 +70,7 @@ fn any_number_see_what_the_driver_sees_beginning_with_the_last_64_kib() {
     leaves(first);
     second.kill();
     for gone in [first, second] {
-        driver.stderr().hears(format!("watched no more by vconsole (pid {}, ", gone.pid()));
+        operator.stderr().receives(format!("watched no more by vconsole (pid {}, ", gone.pid()));
     }
     let mut input = String::new();
     File::open(format!("/proc/{}/fd/0", others[0].pid()))
@@ -80,42 +80,42 @@ fn any_number_see_what_the_driver_sees_beginning_with_the_last_64_kib() {
     assert_eq!(input, "reboot\r");
     guest.say("to the others");
     for viewer in others {
-        viewer.stdout().hears("to the others");
+        viewer.stdout().receives("to the others");
     }
-    driver.types("x");
-    guest.hears_exactly("x");
+    operator.types("x");
+    guest.receives_exactly("x");
     locks.names().iter().for_each(|name| {
         let holder = String::from_utf8(locks.read(name).unwrap()).unwrap();
-        assert_eq!(holder.trim().parse(), Ok(driver.pid()));
+        assert_eq!(holder.trim().parse(), Ok(operator.pid()));
     });
 }
 
 #[test]
 fn what_a_viewer_types_goes_nowhere_and_the_escape_key_works() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let settings = desk.settings();
     let viewer = viewer(&guest, &locks).on(&desk);
-    desk.shows("^] then f takes the wheel");
+    desk.shows("^] then f takes control");
     desk.types("reboot\r\x1d\x1d");
     desk.shows("read-only: nothing is typed; ^] then . leaves");
     desk.types("\x1db");
     desk.shows("no break sent: read-only");
     desk.types("\x1ds");
-    desk.shows(format!("held by vconsole (pid {}, ", driver.pid()));
+    desk.shows(format!("held by vconsole (pid {}, ", operator.pid()));
     desk.shows("nothing is typed: read-only");
     desk.types("more\x1d.");
     assert_eq!(viewer.wait(), 0);
     assert_eq!(desk.settings(), settings);
     assert_eq!(desk.screen_so_far().matches("nothing is typed; ").count(), 1, "it is said once");
-    driver.types("x");
-    guest.hears_exactly("x");
+    operator.types("x");
+    guest.receives_exactly("x");
 }
 
 #[test]
-fn the_driver_sees_who_watches() {
+fn the_operator_sees_who_watches() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let _driver = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
+    let _operator = Vconsole::attach(&guest).locks(&locks).attached_on(&desk);
     let viewer = viewer(&guest, &locks).env("SSH_CONNECTION", "192.0.2.7 1 2 3").piped();
     let who = format!("watched by vconsole (pid {}, ", viewer.pid());
     desk.shows(&who);
@@ -129,7 +129,7 @@ fn the_driver_sees_who_watches() {
     desk.types("\x1ds");
     desk.shows("bytes from it");
     desk.types("\x1df");
-    desk.shows("you drive already");
+    desk.shows("you operate the console already");
     assert!(!desk.screen_so_far().contains("watched"));
 }
 
@@ -137,15 +137,15 @@ fn the_driver_sees_who_watches() {
 fn who_wants_to_be_alone_is_not_watched() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let private = Vconsole::attach(&guest).arg("--private").locks(&locks);
-    let driver = private.attached_to_pipes();
+    let operator = private.attached_to_pipes();
     let refused = viewer(&guest, &locks).output();
     assert_eq!(refused.status, 3, "{refused:?}");
     assert!(refused.stderr().contains("it lets nobody watch"), "{refused:?}");
-    driver.stderr().hears("did not let watch");
+    operator.stderr().receives("did not let watch");
     // A takeover does not ask.
     let next = Vconsole::attach(&guest).args(["--private", "--force"]).locks(&locks);
     let next = next.attached_to_pipes();
-    assert_eq!(driver.wait(), 4);
+    assert_eq!(operator.wait(), 4);
     leaves(&next);
 }
 
@@ -164,14 +164,14 @@ fn who_watches_and_who_was_not_let_is_recorded() {
     };
     let recorded = |program: Program| program.env("VCONSOLE_TEST_SYSLOG", &path);
     let open = Vconsole::attach(&guest).locks(&locks);
-    let driver = recorded(open.clone()).attached_to_pipes();
+    let operator = recorded(open.clone()).attached_to_pipes();
     next("event=attached");
     let viewer = recorded(viewer(&guest, &locks)).args(["--reason", "curious"]).piped();
     // Both speak for themselves, in any order.
     let lines = next("event=") + &next("event=");
     for part in [
         format!("event=watched by=\"vconsole (pid {}, ", viewer.pid()),
-        format!("event=watches whom=\"vconsole (pid {}, ", driver.pid()),
+        format!("event=watches whom=\"vconsole (pid {}, ", operator.pid()),
         "reason=curious".to_owned(),
     ] {
         assert!(lines.contains(&part), "{part} in {lines}");
@@ -196,32 +196,32 @@ fn another_user_does_not_watch_and_root_does() {
     let user = users.attached_to_pipes();
     let root = watches(&guest, &locks);
     guest.say("seen by both");
-    root.stdout().hears("seen by both");
+    root.stdout().receives("seen by both");
     leaves(&user);
-    root.stderr().hears("connected to");
+    root.stderr().receives("connected to");
     let refused = viewer(&guest, &locks).as_user(SOMEBODY, SOMEBODY).output();
     assert_eq!(refused.status, 3, "{refused:?}");
     assert!(refused.stderr().contains("another user's"), "{refused:?}");
     guest.say("root's");
-    root.stdout().hears("root's");
+    root.stdout().receives("root's");
 }
 
 #[test]
-fn without_a_driver_it_reads_and_types_nothing() {
+fn without_an_operator_it_reads_and_types_nothing() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     desk.set_size(7, 77);
     let reader = viewer(&guest, &locks).attached_on(&desk);
-    desk.shows("read-only: nobody drives it");
+    desk.shows("read-only: nobody operates it");
     guest.say("printed");
     desk.shows("printed");
     desk.types("typed\r");
     desk.shows("read-only: nothing is typed");
-    assert_ne!(guest.size(), (7, 77), "the size is the driver's");
-    // As long as nobody drives, the wheel is free.
+    assert_ne!(guest.size(), (7, 77), "the size is the operator's");
+    // As long as nobody operates, control is free.
     desk.types("\x1df");
-    desk.shows("you drive now");
+    desk.shows("you operate the console now");
     desk.types("x");
-    guest.hears_exactly("x");
+    guest.receives_exactly("x");
     assert_eq!(guest.size(), (7, 77));
     let refused = Vconsole::attach(&guest).locks(&locks).output();
     assert_eq!(refused.status, 3, "{refused:?}");
@@ -237,38 +237,38 @@ fn of_two_who_read_the_second_watches_the_first() {
     let second = watches(&guest, &locks);
     guest.say("for both");
     for it in [&first, &second] {
-        it.stdout().hears_exactly("for both");
+        it.stdout().receives_exactly("for both");
     }
     leaves(&first);
-    second.stderr().hears("connected to");
+    second.stderr().receives("connected to");
     guest.say(" and for one");
-    second.stdout().hears_exactly("for both and for one");
+    second.stdout().receives_exactly("for both and for one");
     leaves(&second);
     locks.become_empty();
 }
 
 #[test]
-fn who_only_reads_makes_way_for_who_drives() {
+fn who_only_reads_makes_way_for_who_operates() {
     for wait in [None, Some("--wait")] {
         let (guest, locks) = (Guest::new(), Locks::new());
         let reader = viewer(&guest, &locks).attached_to_pipes();
         guest.say("before ");
-        reader.stdout().hears("before ");
-        let driver = Vconsole::attach(&guest).args(wait).locks(&locks).attached_to_pipes();
-        reader.stderr().hears(format!("taken over by vconsole (pid {}, ", driver.pid()));
-        reader.stderr().hears("watching");
-        driver.types("x");
-        guest.hears_exactly("x");
+        reader.stdout().receives("before ");
+        let operator = Vconsole::attach(&guest).args(wait).locks(&locks).attached_to_pipes();
+        reader.stderr().receives(format!("taken over by vconsole (pid {}, ", operator.pid()));
+        reader.stderr().receives("watching");
+        operator.types("x");
+        guest.receives_exactly("x");
         guest.say("after");
-        driver.stdout().hears_exactly("after");
-        reader.stdout().hears_exactly("before after");
-        leaves(&driver);
+        operator.stdout().receives_exactly("after");
+        reader.stdout().receives_exactly("before after");
+        leaves(&operator);
         // And then it reads again.
         reader.stderr().wait_for("the second time", |said| {
             (String::from_utf8_lossy(said).matches("connected to").count() == 2).then_some(())
         });
         guest.say(" and on");
-        reader.stdout().hears_exactly("before after and on");
+        reader.stdout().receives_exactly("before after and on");
         leaves(&reader);
         locks.become_empty();
     }
@@ -277,27 +277,27 @@ fn who_only_reads_makes_way_for_who_drives() {
 #[test]
 fn who_waits_gets_what_is_only_read() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let viewers = [(); 2].map(|()| watches(&guest, &locks));
     let waiting = Vconsole::attach(&guest).arg("--wait").locks(&locks).piped();
-    waiting.stderr().hears("waiting for");
-    leaves(&driver);
+    waiting.stderr().receives("waiting for");
+    leaves(&operator);
     // Whoever of them comes first.
-    waiting.stderr().hears("connected to");
+    waiting.stderr().receives("connected to");
     guest.say("hello");
-    waiting.stdout().hears("hello");
+    waiting.stdout().receives("hello");
     for viewer in &viewers {
-        viewer.stdout().hears("hello");
+        viewer.stdout().receives("hello");
     }
 }
 
 #[test]
-fn a_driver_who_is_stopped_delays_nobodys_refusal_for_long() {
+fn a_operator_who_is_stopped_delays_nobodys_refusal_for_long() {
     in_time(|| {
         let (guest, locks) = (Guest::new(), Locks::new());
-        let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
-        driver.signal(Signal::STOP);
-        driver.is_stopped();
+        let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        operator.signal(Signal::STOP);
+        operator.is_stopped();
         let start = Instant::now();
         let refused = Vconsole::attach(&guest).locks(&locks).output();
         assert_eq!(refused.status, 3, "{refused:?}");
@@ -310,19 +310,19 @@ fn a_driver_who_is_stopped_delays_nobodys_refusal_for_long() {
 }
 
 #[test]
-fn when_the_driver_leaves_one_viewer_reads_and_the_others_watch_it() {
+fn when_the_operator_leaves_one_viewer_reads_and_the_others_watch_it() {
     for killed in [false, true] {
         let (guest, locks) = (Guest::new(), Locks::new());
-        let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
         let viewers = [(); 4].map(|()| watches(&guest, &locks));
         guest.say("one ");
         for viewer in &viewers {
-            viewer.stdout().hears("one ");
+            viewer.stdout().receives("one ");
         }
         if killed {
-            driver.kill();
+            operator.kill();
         } else {
-            leaves(&driver);
+            leaves(&operator);
         }
         let settled = |viewer: &Piped| {
             let said = String::from_utf8_lossy(&viewer.stderr().so_far()).into_owned();
@@ -334,7 +334,7 @@ fn when_the_driver_leaves_one_viewer_reads_and_the_others_watch_it() {
         assert_eq!(viewers.iter().filter(|viewer| settled(viewer).0).count(), 1);
         guest.say("two ");
         for viewer in &viewers {
-            viewer.stdout().hears_exactly("one two ");
+            viewer.stdout().receives_exactly("one two ");
         }
         viewers.iter().for_each(leaves);
         locks.become_empty();
@@ -342,9 +342,9 @@ fn when_the_driver_leaves_one_viewer_reads_and_the_others_watch_it() {
 }
 
 #[test]
-fn a_viewer_ends_as_a_driver_does() {
+fn a_viewer_ends_as_an_operator_does() {
     let (mut guest, locks, mut desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let [mut unread, whole] = [(); 2].map(|()| watches(&guest, &locks));
     let on_terminal = viewer(&guest, &locks).on(&desk);
     desk.shows("watching");
@@ -357,9 +357,9 @@ fn a_viewer_ends_as_a_driver_does() {
     whole.stdout().pause();
     let text = lines(30_000);
     guest.say(&text);
-    driver.stdout().hears("029999");
+    operator.stdout().receives("029999");
     guest.hang_up();
-    assert_eq!(driver.wait(), 5);
+    assert_eq!(operator.wait(), 5);
     whole.reads_no_more();
     whole.stdout().resume();
     let output = whole.output();
@@ -372,29 +372,29 @@ fn a_viewer_ends_as_a_driver_does() {
 #[test]
 fn a_panic_of_a_viewer_gives_its_terminal_back() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let settings = desk.settings();
     let viewer = viewer(&guest, &locks).env("VCONSOLE_TEST_PANIC", "relay").on(&desk);
     assert_eq!(viewer.wait(), 101);
     assert_eq!(desk.settings(), settings);
     desk.shows("was asked to panic");
     guest.say("undisturbed");
-    driver.stdout().hears("undisturbed");
+    operator.stdout().receives("undisturbed");
 }
 
 #[test]
 fn a_viewer_that_is_killed_leaves_its_terminal_as_it_was() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     guest.say("hello");
-    driver.stdout().hears("hello");
-    let files = driver.open_files().len();
+    operator.stdout().receives("hello");
+    let files = operator.open_files().len();
     let settings = desk.settings();
     let viewer = viewer(&guest, &locks).on(&desk);
     desk.shows("watching");
     desk.becomes_raw();
     viewer.kill();
     until("the terminal is back", || desk.settings() == settings);
-    driver.stderr().hears("watched no more");
-    until("nothing of it is left", || driver.open_files().len() <= files);
+    operator.stderr().receives("watched no more");
+    until("nothing of it is left", || operator.open_files().len() <= files);
 }

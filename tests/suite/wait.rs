@@ -19,7 +19,7 @@ fn waiting(guest: &Guest, locks: &Locks) -> Program {
 
 fn waits(guest: &Guest, locks: &Locks) -> Piped {
     let session = waiting(guest, locks).piped();
-    session.stderr().hears("waiting for");
+    session.stderr().receives("waiting for");
     session
 }
 
@@ -61,16 +61,16 @@ fn it_says_whom_it_waits_for_and_attaches_when_they_leave() {
     let name = format!("LCK..{}", guest.path().file_name().unwrap().to_str().unwrap());
     locks.write(&name, holder.lock());
     let session = waits(&guest, &locks);
-    session.stderr().hears(format!("held by sleep (pid {}", holder.pid()));
+    session.stderr().receives(format!("held by sleep (pid {}", holder.pid()));
     drop(holder);
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
     leaves(&session);
 
     let opener = Bystander::with_open(guest.path());
     let session = waits(&guest, &locks);
-    session.stderr().hears(format!("open in sleep (pid {}", opener.pid()));
+    session.stderr().receives(format!("open in sleep (pid {}", opener.pid()));
     drop(opener);
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
     leaves(&session);
 }
 
@@ -78,7 +78,7 @@ fn it_says_whom_it_waits_for_and_attaches_when_they_leave() {
 fn three_are_served_in_the_order_of_coming_also_when_the_middle_one_is_killed() {
     for kill in [false, true] {
         let (guest, locks) = (Guest::new(), Locks::new());
-        let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
         let queue = [(); 3].map(|()| waits(&guest, &locks));
         if kill {
             let before = locks.names();
@@ -86,10 +86,10 @@ fn three_are_served_in_the_order_of_coming_also_when_the_middle_one_is_killed() 
             queue[1].kill();
             assert!(!is_queued(queue[1].pid()) && locks.names() == before, "it left something");
         }
-        let mut before = &driver;
+        let mut before = &operator;
         for (number, next) in queue.iter().enumerate().filter(|(number, _)| !kill || *number != 1) {
             leaves(before);
-            next.stderr().hears("connected to");
+            next.stderr().receives("connected to");
             for later in &queue[number + 1..] {
                 let said = String::from_utf8_lossy(&later.stderr().so_far()).into_owned();
                 assert!(!said.contains("connected"), "{said}");
@@ -102,18 +102,18 @@ fn three_are_served_in_the_order_of_coming_also_when_the_middle_one_is_killed() 
 #[test]
 fn one_who_is_stopped_is_passed_over() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let (first, second) = (waits(&guest, &locks), waits(&guest, &locks));
     first.signal(Signal::STOP);
     first.is_stopped();
-    leaves(&driver);
-    second.stderr().hears("connected to");
+    leaves(&operator);
+    second.stderr().receives("connected to");
 }
 
 #[test]
 fn a_time_limit_ends_with_124_and_signals_at_once() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let _operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let limited = Vconsole::attach(&guest).arg("--wait=100ms").locks(&locks).output();
     assert_eq!(limited.status, 124, "{limited:?}");
     assert!(limited.stderr().contains("the time limit passed"), "{limited:?}");
@@ -137,7 +137,7 @@ fn a_console_that_vanishes_ends_the_wait() {
 #[test]
 fn waiting_is_sleeping() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let _operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let session = waits(&guest, &locks);
     let before = session.naps();
     // Only for proving that something does not come.
@@ -150,13 +150,13 @@ fn waiting_is_sleeping() {
 #[test]
 fn quiet_waits_without_a_word() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let session = waiting(&guest, &locks).arg("--quiet").piped();
     until("it waits", || is_queued(session.pid()));
     session.reads_no_more();
-    leaves(&driver);
+    leaves(&operator);
     guest.say("hello");
-    session.stdout().hears("hello");
+    session.stdout().receives("hello");
     session.signal(Signal::TERM);
     let output = session.output();
     assert_eq!((output.status, output.stderr().as_str()), (143, ""));
@@ -165,7 +165,7 @@ fn quiet_waits_without_a_word() {
 #[test]
 fn ctrl_z_stops_it_and_fg_goes_on_waiting_as_often_as_one_likes() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let before = desk.settings();
     let session = waiting(&guest, &locks).on(&desk);
     desk.shows("waiting for");
@@ -183,7 +183,7 @@ fn ctrl_z_stops_it_and_fg_goes_on_waiting_as_often_as_one_likes() {
     desk.types("\x1a");
     desk.shows("^Z");
     session.is_stopped();
-    leaves(&driver);
+    leaves(&operator);
     desk.clear();
     silence(desk.ear(), Duration::from_millis(200));
     session.fg();
@@ -196,7 +196,7 @@ fn ctrl_z_stops_it_and_fg_goes_on_waiting_as_often_as_one_likes() {
 #[test]
 fn in_the_background_it_waits_and_asks_for_fg_when_the_console_is_free() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let before = desk.settings();
     let session = waiting(&guest, &locks).on(&desk);
     desk.shows("waiting for");
@@ -204,7 +204,7 @@ fn in_the_background_it_waits_and_asks_for_fg_when_the_console_is_free() {
     session.is_stopped();
     until("the shell has its terminal back", || desk.foreground() != session.pid());
     session.signal(Signal::CONT);
-    leaves(&driver);
+    leaves(&operator);
     desk.shows("can be had: use fg");
     session.is_stopped();
     assert_eq!(desk.settings(), before);
@@ -220,7 +220,7 @@ fn waiters_of_different_users_are_served_in_the_order_of_coming() {
         return;
     }
     let (guest, locks) = (for_all_users(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let waiting = waiting(&guest, &locks);
     let (one, other) = (SOMEBODY, SOMEBODY - 1);
     let queue = [
@@ -231,13 +231,13 @@ fn waiters_of_different_users_are_served_in_the_order_of_coming() {
     ];
     let queue = queue.map(|program| {
         let session = program.piped();
-        session.stderr().hears("waiting for");
+        session.stderr().receives("waiting for");
         session
     });
-    let mut before = &driver;
+    let mut before = &operator;
     for (number, next) in queue.iter().enumerate() {
         leaves(before);
-        next.stderr().hears("connected to");
+        next.stderr().receives("connected to");
         for later in &queue[number + 1..] {
             let said = String::from_utf8_lossy(&later.stderr().so_far()).into_owned();
             assert!(!said.contains("connected"), "{said}");
@@ -249,7 +249,7 @@ fn waiters_of_different_users_are_served_in_the_order_of_coming() {
 #[test]
 fn the_time_limit_is_exact() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let _operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let limit = Duration::from_millis(1300);
     let late = || {
         let start = Instant::now();
@@ -266,12 +266,12 @@ fn the_time_limit_is_exact() {
 #[test]
 fn with_force_it_takes_over_at_once_whoever_waits() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let patient = waits(&guest, &locks);
     let session = waiting(&guest, &locks).arg("--force").attached_to_pipes();
-    assert_eq!(driver.wait(), 4);
+    assert_eq!(operator.wait(), 4);
     leaves(&session);
-    patient.stderr().hears("connected to");
+    patient.stderr().receives("connected to");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn with_force_it_waits_for_who_refuses_and_takes_over_from_who_came_meanwhile() 
     let user = |program: Program| program.as_user(SOMEBODY, SOMEBODY);
     let roots = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let session = user(waiting(&guest, &locks).arg("--force")).piped();
-    session.stderr().hears("it is another user's: root can take it over");
+    session.stderr().receives("it is another user's: root can take it over");
     // Whatever it is woken by, it knows who refuses.
     for _ in 0..3 {
         fs::remove_file(locks.write("LCK..nothing", "")).unwrap();
@@ -306,9 +306,9 @@ fn with_force_it_waits_for_who_refuses_and_takes_over_from_who_came_meanwhile() 
     let newcomer = user(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     session.signal(Signal::CONT);
     assert_eq!(newcomer.wait(), 4);
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
     guest.say("hello");
-    session.stdout().hears("hello");
+    session.stdout().receives("hello");
 }
 
 #[test]
@@ -320,17 +320,17 @@ fn with_force_it_leaves_their_turn_to_those_who_waited_before_it() {
     let user = |program: Program| program.as_user(SOMEBODY, SOMEBODY);
     let roots = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let patient = user(waiting(&guest, &locks)).piped();
-    patient.stderr().hears("waiting for");
+    patient.stderr().receives("waiting for");
     let session = user(waiting(&guest, &locks).arg("--force")).piped();
-    session.stderr().hears("waiting for");
+    session.stderr().receives("waiting for");
     leaves(&roots);
-    patient.stderr().hears("connected to");
-    session.stderr().hears(format!("held by vconsole (pid {}", patient.pid()));
+    patient.stderr().receives("connected to");
+    session.stderr().receives(format!("held by vconsole (pid {}", patient.pid()));
     session.reads_no_more();
     guest.say("in turn");
-    patient.stdout().hears("in turn");
+    patient.stdout().receives("in turn");
     leaves(&patient);
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
 }
 
 #[test]
@@ -341,14 +341,14 @@ fn with_force_it_waits_for_who_cannot_be_evicted_and_says_why() {
     let (guest, locks) = (for_all_users(), Locks::new());
     let daemon = Bystander::daemon_of(SOMEBODY, guest.path());
     let session = waiting(&guest, &locks).arg("--force").as_user(SOMEBODY, SOMEBODY).piped();
-    session.stderr().hears("waiting for");
+    session.stderr().receives("waiting for");
     session.reads_no_more();
     let said = String::from_utf8_lossy(&session.stderr().so_far()).into_owned();
     assert_eq!(said.matches("waiting for").count(), 1, "{said}");
     assert!(said.contains("who cannot be evicted: "), "{said}");
     assert!(is_alive(daemon.pid().try_into().unwrap()));
     drop(daemon);
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_console_on_which_somebody_logs_in_ends_the_wait() {
     let (desk, locks) = (Terminal::new(), Locks::new());
     let _holder = Bystander::with_open(desk.path());
     let session = Vconsole::attach(desk.path()).arg("--wait").locks(&locks).piped();
-    session.stderr().hears("waiting for");
+    session.stderr().receives("waiting for");
     let _login = Program::new("sleep").arg("1000").on(&desk);
     let output = session.output();
     assert_eq!(output.status, 6, "{output:?}");

@@ -23,7 +23,7 @@ fn left_nothing_behind(guest: &Guest, locks: &Locks, terminal: &Terminal, before
     let next = Vconsole::attach(guest).locks(locks).attached_on(terminal);
     terminal.types("next\x1d.");
     assert_eq!(next.wait(), 0);
-    guest.hears("next");
+    guest.receives("next");
 }
 
 /// It has ended, and cost little since it had used as much processor time as it had at its start: that
@@ -41,7 +41,7 @@ fn a_signal_ends_the_session_and_leaves_nothing_behind() {
         let before = terminal.settings();
         let session = Vconsole::attach(&guest).locks(&locks).attached_on(&terminal);
         terminal.types("x");
-        guest.hears("x");
+        guest.receives("x");
         session.signal(signal);
         assert_eq!(session.wait(), 128 + signal.as_raw());
         terminal.shows("ended by SIG");
@@ -75,7 +75,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
         let session = attach.attached_on(&terminal);
         session.signal(signal);
         terminal.types("still here");
-        guest.hears("still here");
+        guest.receives("still here");
         terminal.types("\x1d.");
         assert_eq!(session.wait(), 0, "{signal:?}");
     }
@@ -147,7 +147,7 @@ fn a_guest_that_hangs_up_in_the_middle_of_a_flood_ends_the_session() {
     guest.hang_up();
     assert_eq!(session.wait(), 5);
     // More than that is not on its way.
-    terminal.ear().hears(&text[..text.len() - 100_000]);
+    terminal.ear().receives(&text[..text.len() - 100_000]);
     assert_eq!(terminal.settings(), before);
     locks.assert_empty();
 }
@@ -216,7 +216,7 @@ fn stopped_it_gives_the_terminal_back_and_continued_it_goes_on() {
         terminal.becomes_raw();
         terminal.shows(format!("while it was stopped {round}"));
         terminal.types(format!("go on {round}"));
-        guest.hears(format!("go on {round}"));
+        guest.receives(format!("go on {round}"));
         crate::harness::until("the new size", || guest.size() == (30 + round, 90));
     }
     gives_back_by_itself(&session, &locks, &terminal, &before);
@@ -247,7 +247,7 @@ fn what_the_user_sets_while_it_is_stopped_is_what_it_leaves() {
     session.fg();
     terminal.becomes_raw();
     terminal.types("go on");
-    guest.hears("go on");
+    guest.receives("go on");
     gives_back_by_itself(&session, &locks, &terminal, &set);
 }
 
@@ -266,7 +266,7 @@ fn stopped_without_a_word_it_takes_the_terminal_again_and_gives_it_back() {
         session.fg();
         terminal.becomes_raw();
         terminal.types("go on");
-        guest.hears("go on");
+        guest.receives("go on");
         gives_back_by_itself(&session, &locks, &terminal, &before);
     }
 }
@@ -291,7 +291,7 @@ fn continued_in_the_background_it_leaves_the_terminal_alone() {
     session.fg();
     terminal.becomes_raw();
     terminal.types("go on");
-    guest.hears("go on");
+    guest.receives("go on");
     gives_back_by_itself(&session, &locks, &terminal, &before);
     left_nothing_behind(&guest, &locks, &terminal, &before);
 }

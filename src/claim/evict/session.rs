@@ -1,52 +1,54 @@
-//! Ending a session that cannot be asked for its console: nobody answers, or not in words that we
-//! understand.
+//! Ending a session that cannot be asked for its console: it does not answer, or not in our
+//! protocol.
 
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
-use super::immunity::Means;
-use super::victim::Victim;
-use super::{GLANCE, Refusal, Request};
-use crate::audit::{self, Event};
-use crate::console::Device;
+use crate::claim::error::{ClaimError, ClaimErrorKind};
+use crate::claim::evict::target::{EvictMethod, EvictTarget};
+use crate::claim::request::Request;
+use crate::device::Device;
 use crate::process::Process;
-use crate::test_point;
+use crate::{poll, test_point};
 
-/// What it is sent, and how long it may take to end: it delivers what it can, and gives everything back.
-/// Killed, it leaves that to its guard.
+/// On SIGTERM the session delivers what it can and releases everything; after SIGKILL its guard
+/// releases everything.
 const SIGNALS: [(Signal, &str, Duration); 2] = [
     (Signal::TERM, "SIGTERM", Duration::from_secs(2)),
     (Signal::KILL, "SIGKILL", Duration::from_secs(1)),
 ];
 
-/// Ends the session `holder`, which cannot be asked, as `why` says. False where it is not known to be a
-/// session that has the console: that one is sent nothing. Or it cannot be ended.
-pub fn end_session(request: &Request<'_>, holder: &Process, why: &str) -> Result<bool, Refusal> {
+/// Ends the session `holder`. Returns false if it cannot be ended. A process that is not known to
+/// be a session that has the console is sent nothing.
+pub(crate) fn end_session(
+    request: &Request<'_>,
+    holder: &Process,
+    why: &str,
+) -> Result<bool, ClaimError> {
     test_point::reached("ending");
     let device = request.target.device();
-    let victim = Some(holder).filter(|holder| is_session_on(holder, device));
-    let victim = victim.map(|holder| Victim::identify(holder, Means::Signals, device));
-    let Some(Ok(victim)) = victim else { return Ok(false) };
-    // It has let go meanwhile.
-    let Some(victim) = victim else { return Ok(true) };
+    if !is_session_on(holder, device) {
+        return Ok(false);
+    }
+    let evictee = EvictTarget::identify(holder, EvictMethod::Signals, device);
+    let Ok(evictee) = evictee else { return Ok(false) };
+    // It has released the console meanwhile.
+    let Some(evictee) = evictee else { return Ok(true) };
     for (signal, name, patience) in SIGNALS {
-        if victim.send(signal).is_err() {
+        if evictee.send(signal).is_err() {
             return Ok(false);
         }
-        request.asker.hears(&format!("sent {name} to {holder}, which cannot be asked: {why}"));
-        if ends(&victim, request, patience)? {
-            let (whom, how) = (holder.to_string(), format!("by {name}"));
-            audit::record(&request.target.to_string(), &Event::Evicted { whom: &whom, how: &how });
+        request.progress.report(&format!("sent {name} to {holder}, which cannot be asked: {why}"));
+        if ends(&evictee, request, patience)? {
+            evictee.record_eviction(request.target, &format!("by {name}"));
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// By its program, not by its name alone, and by what it has open: the console, and not as its own
-/// terminal, nor from the other end.
+/// A session has the console open, but neither as its own terminal nor from the other end.
 fn is_session_on(holder: &Process, device: Device) -> bool {
     holder.is_surely_vconsole()
         && !holder.is_guard()
@@ -55,19 +57,20 @@ fn is_session_on(holder: &Process, device: Device) -> bool {
         && !holder.has_master_of(device)
 }
 
-/// Waits for its end, and not only until it has closed the console: its lock files go with it.
-fn ends(victim: &Victim, request: &Request<'_>, patience: Duration) -> Result<bool, Refusal> {
-    let until = Instant::now() + patience;
-    while !victim.has_ended() {
-        if request.asker.gives_up() {
-            return Err(Refusal::GivenUp { console: request.target.to_string() });
+/// Waits for the exit: the session removes its lock files after it has closed the console.
+fn ends(
+    evictee: &EvictTarget,
+    request: &Request<'_>,
+    time_limit: Duration,
+) -> Result<bool, ClaimError> {
+    let deadline = Instant::now() + time_limit;
+    while Instant::now() < deadline {
+        if poll::wait_readable(evictee, Some(Instant::now() + Duration::from_millis(20))) {
+            return Ok(true);
         }
-        if Instant::now() >= until {
-            return Ok(false);
+        if request.progress.cancelled() {
+            return Err(ClaimErrorKind::Cancelled.on(request.target));
         }
-        let mut end = [PollFd::new(victim, PollFlags::IN)];
-        // An interruption only means to look earlier.
-        let _ = poll(&mut end, GLANCE.try_into().ok().as_ref());
     }
-    Ok(true)
+    Ok(evictee.has_ended())
 }

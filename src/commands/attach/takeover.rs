@@ -1,251 +1,227 @@
-//! Taking a console over from the vconsole that drives it.
+//! Taking a console over from the session that holds it.
 
-use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use nix::unistd::geteuid;
 
-use crate::claim::{Claim, Inheritance, Refusal, Remedy, Request, end_session};
-use crate::process::Process;
-use crate::relay::Undelivered;
-use crate::session::Tape;
-use crate::session::handover::{Declined, Gift, PATIENCE, ask};
-use crate::session::place::Who;
-use crate::session::protocol::About;
-use crate::test_point;
+use crate::claim::error::{ClaimError, ClaimErrorKind, Hint};
+use crate::claim::{
+    Claim, evict::session::end_session, request::Request, transfer::PreparedTakeover,
+};
+use crate::session::handoff::{ANSWER_TIME, Handoff, HandoffError, TakeoverRequest, ask};
+use crate::session::{protocol::ClientInfo, registry::SocketRole, scrollback::Scrollback};
+use crate::{process::Process, relay::PendingBytes, test_point};
 
-/// How long lies between two calls of a session that has no socket yet.
-const BETWEEN_CALLS: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// The limit for a reader to answer, and for a session that claims the console to open it.
+const READER_TIME: Duration = Duration::from_secs(1);
 
-/// How long who reads and does not type may take to make room. A driver who is stopped shall not keep
-/// others waiting for the news that it is busy.
-const COURTESY: Duration = Duration::from_secs(1);
+/// A claim, and what the previous session left.
+pub(super) struct Taken {
+    pub(super) claim: Claim,
+    /// What the previous operator read and did not deliver.
+    pub(super) pending: PendingBytes,
+    pub(super) scrollback: Scrollback,
+    pub(super) from: Option<String>,
+}
 
-/// Takes the console over from `holder`, whose claim stands in the way: without force only where it
-/// reads and does not type. By force, one that cannot be asked is ended. Nothing: it ended, and the claim
-/// has to be tried again.
+impl Taken {
+    pub(super) fn free(claim: Claim) -> Self {
+        let (pending, scrollback) = (PendingBytes::default(), Scrollback::new());
+        Self { claim, pending, scrollback, from: None }
+    }
+}
+
+/// Takes the console over. Without `request.force` only from a reader; with it a session that
+/// cannot be asked is ended. `None`: the session ended, and the console has to be claimed again.
 pub(super) fn take_over(
     request: &Request<'_>,
-    reason: Option<&str>,
+    info: &ClientInfo,
     holder: &Process,
-) -> Result<Option<Taken>, Refusal> {
-    let kept = |why: &str, remedy| kept(request, holder, why, remedy);
-    let Some(uid) = within_reach(holder) else {
-        return Err(kept("it is another user's: root can take it over", Remedy::BeRoot));
+) -> Result<Option<Taken>, ClaimError> {
+    let Some(uid) = can_reach(holder) else {
+        let why = "it is another user's: root can take it over";
+        return Err(kept(request, holder, why, Hint::BeRoot));
     };
-    let request = Request { heir_of: Some(holder.pid), ..*request };
-    let visit = Visit { request: &request, holder, uid, about: about(reason) };
-    // Looked at before its names are: it gives them back before it closes the console.
-    let has_it = visit.opens_it();
+    let request = Request { handoff_from: Some(holder.pid), ..*request };
+    let client = TakeoverClient { request: &request, holder, uid, info };
+    // Checked before its lock names: it releases those before it closes the console.
+    let has_it = client.session_opens_it();
     test_point::reached("holder-looked-at");
-    if request.asker.gives_up() {
-        return Err(given_up(&request));
+    if request.progress.cancelled() {
+        return Err(ClaimErrorKind::Cancelled.on(request.target));
     }
-    // What cannot be had is refused while the other session still goes on.
-    let inheritance = match Inheritance::prepare(&request) {
-        // Another may have come in its place meanwhile.
-        Err(_) if has_it && !visit.has_it() || !holder.is_alive() => return Ok(None),
-        Err(refusal) if refusal.any_session().is_some_and(|session| !session.is(holder)) => {
+    let prepared = match PreparedTakeover::prepare(&request) {
+        Ok(prepared) => prepared,
+        // Another session may have come in its place.
+        Err(_) if has_it && !client.session_has_it() || !holder.is_alive() => return Ok(None),
+        Err(error) if error.session().is_some_and(|session| !session.is(holder)) => {
             return Ok(None);
         }
-        Err(refusal) if !request.force => {
-            return Err(kept(&refusal.to_string(), Remedy::AskAgain));
+        Err(error) if !request.force => {
+            return Err(client.kept(&error.to_string(), Hint::AskAgain));
         }
-        prepared => prepared?,
+        Err(error) => return Err(error),
     };
     if !has_it {
-        // It drives another console, if any: it is asked for nothing, and sent nothing.
+        // It operates another console, if any: it is not asked, and gets no signal.
         let why = "it does not have the console open";
-        let goes_on = inheritance.has_names() && holder.is_alive();
-        return if goes_on { Err(kept(why, Remedy::Look)) } else { Ok(None) };
+        let goes_on = prepared.has_names() && holder.is_alive();
+        return if goes_on { Err(client.kept(why, Hint::ShowStatus)) } else { Ok(None) };
     }
-    match visit.ask() {
-        Ok(gift) => visit.take(inheritance, gift).map(Some),
-        Err(Declined::GivenUp) => Err(given_up(&request)),
-        Err(Declined::NoRoom(source)) => {
-            Err(Refusal::Unusable { console: request.target.to_string(), source })
+    match client.ask() {
+        Ok(handoff) => client.accept(prepared, handoff).map(Some),
+        Err(HandoffError::Cancelled) => Err(ClaimErrorKind::Cancelled.on(request.target)),
+        Err(HandoffError::NoRoom(source)) => {
+            Err(ClaimErrorKind::Unusable(source).on(request.target))
         }
-        Err(declined) if declined.is_no_answer() => {
-            let why = declined.to_string();
-            let over = visit.is_leaving(&declined)
+        Err(error) if error.is_no_answer() => {
+            let why = error.to_string();
+            let ended = client.is_leaving(&error)
                 || request.force && end_session(&request, holder, &why)?
-                || !visit.is_there();
-            if over { Ok(None) } else { Err(kept(&why, Remedy::EndIt)) }
+                || !client.session_lives_and_has_it();
+            if ended { Ok(None) } else { Err(client.kept(&why, Hint::EndHolder)) }
         }
-        Err(declined) => Err(kept(&declined.to_string(), Remedy::AskAgain)),
+        Err(error) => Err(client.kept(&error.to_string(), Hint::AskAgain)),
     }
 }
 
-/// A claim that was another session's, and what that had read: what it did not deliver, and what it kept for
-/// those who watch.
-pub(super) type Taken = (Claim, Undelivered, Option<Tape>);
-
-fn kept(request: &Request<'_>, holder: &Process, why: &str, remedy: Remedy) -> Refusal {
-    Refusal::Kept {
-        console: request.target.to_string(),
-        holder: Box::new(holder.clone()),
-        why: why.to_owned(),
-        remedy,
-    }
+fn kept(request: &Request<'_>, holder: &Process, why: &str, hint: Hint) -> ClaimError {
+    let (holder, why) = (Box::new(holder.clone()), why.to_owned());
+    ClaimErrorKind::Kept { holder, why, hint }.on(request.target)
 }
 
-fn given_up(request: &Request<'_>) -> Refusal {
-    Refusal::GivenUp { console: request.target.to_string() }
-}
-
-/// What it takes to ask a session for its console.
-#[derive(Debug)]
-struct Visit<'a> {
+struct TakeoverClient<'a> {
     request: &'a Request<'a>,
     holder: &'a Process,
     uid: u32,
-    about: About,
+    info: &'a ClientInfo,
 }
 
-impl Visit<'_> {
-    /// Whether the session has the console open, as far as that can be seen.
-    fn has_it(&self) -> bool {
+impl TakeoverClient<'_> {
+    fn kept(&self, why: &str, hint: Hint) -> ClaimError {
+        kept(self.request, self.holder, why, hint)
+    }
+
+    /// As far as that can be seen.
+    fn session_has_it(&self) -> bool {
         self.holder.has_open(self.request.target.device()) != Some(false)
     }
 
-    /// Whether the session is alive and has the console open, as far as that can be seen.
-    fn is_there(&self) -> bool {
-        // One that ends meanwhile seems to hide: its end is asked for last.
-        self.has_it() && self.holder.is_alive()
+    fn session_lives_and_has_it(&self) -> bool {
+        // A session that ends meanwhile seems to hide what it has open: so that is checked last.
+        self.session_has_it() && self.holder.is_alive()
     }
 
-    /// Whether the session has the console open, or opens it now: who is just claiming it has its lock
-    /// files first.
-    fn opens_it(&self) -> bool {
-        let until = Instant::now() + COURTESY;
-        let waits = || Instant::now() < until && !self.request.asker.gives_up();
-        while !self.has_it() {
-            if !self.holder.is_alive() || !waits() {
+    /// Waits for a session that is just claiming the console: it takes the lock files first.
+    fn session_opens_it(&self) -> bool {
+        let deadline = Instant::now() + READER_TIME;
+        while !self.session_has_it() {
+            let waits = Instant::now() < deadline && !self.request.progress.cancelled();
+            if !self.holder.is_alive() || !waits {
                 return false;
             }
-            thread::sleep(BETWEEN_CALLS);
+            thread::sleep(RETRY_INTERVAL);
         }
         true
     }
 
-    /// Asks the session: politely, or by force, and then its guard where it is silent.
-    fn ask(&self) -> Result<Gift, Declined> {
+    /// Asks the session, and with force its guard if the session does not answer.
+    fn ask(&self) -> Result<Handoff, HandoffError> {
         if !self.request.force {
-            return self.ask_politely();
+            return self.ask_role(SocketRole::Session, READER_TIME, None);
         }
-        match self.ask_session() {
-            Err(Declined::Silent) if self.has_it() => self.ask_guard(),
+        let device = self.request.target.device();
+        // Only a process that is known to be the session is sent SIGCONT.
+        let is_session =
+            self.holder.is_surely_vconsole() && self.holder.has_open(device) == Some(true);
+        let session = Some(self.holder).filter(|_| is_session);
+        match self.ask_role(SocketRole::Session, ANSWER_TIME, session) {
+            Err(HandoffError::Silent) if self.session_has_it() => {
+                self.ask_role(SocketRole::Guard, ANSWER_TIME, self.holder.guard().as_ref())
+            }
             answered => answered,
         }
     }
 
-    /// Takes what it gives, and signs for it: from then on the console is ours.
-    fn take(&self, inheritance: Inheritance, mut gift: Gift) -> Result<Taken, Refusal> {
+    /// Retries while there is no socket yet. A stopped `resume` is continued each time.
+    fn ask_role(
+        &self,
+        role: SocketRole,
+        time_limit: Duration,
+        resume: Option<&Process>,
+    ) -> Result<Handoff, HandoffError> {
+        let cancelled = || {
+            resume.into_iter().for_each(Process::resume);
+            self.request.progress.cancelled()
+        };
+        let (uid, pid, info) = (self.uid, self.holder.pid, self.info.clone());
+        let only_if_reading = !self.request.force;
+        let takeover = TakeoverRequest { uid, pid, role, info, only_if_reading, time_limit };
+        let deadline = Instant::now() + time_limit;
+        loop {
+            let answered = ask(&takeover, &cancelled);
+            let Err(HandoffError::Nobody(error)) = &answered else { return answered };
+            if Instant::now() >= deadline || !self.holder.is_alive() {
+                let silent = error.kind() == io::ErrorKind::WouldBlock && self.request.force;
+                return if silent { Err(HandoffError::Silent) } else { answered };
+            }
+            thread::sleep(RETRY_INTERVAL);
+        }
+    }
+
+    /// Accepts the console and acknowledges it: from then on the console is ours.
+    fn accept(
+        &self,
+        prepared: PreparedTakeover,
+        mut handoff: Handoff,
+    ) -> Result<Taken, ClaimError> {
         test_point::reached("given-to-us");
-        let tape = gift.tape.take();
-        let (console, receipt, typed, printed) = gift.into_parts();
-        let why = "it waited too long for us to take it";
-        let too_late = || kept(self.request, self.holder, why, Remedy::AskAgain);
-        if receipt.is_void() {
+        let scrollback = handoff.scrollback.take().unwrap_or_else(Scrollback::new);
+        let (console, ack, typed, printed) = handoff.into_parts();
+        let too_late = || self.kept("it waited too long for us to take it", Hint::AskAgain);
+        if ack.is_void() {
             return Err(too_late());
         }
-        let borrowed =
-            inheritance.accept(self.request, console, receipt.line(), &|| receipt.give_up());
+        let pending = prepared.accept(self.request, console, ack.socket(), &|| ack.give_up());
         test_point::reached("taken");
-        // Whoever drives has its names back, and they were not ours to take.
-        let borrowed = if receipt.is_void() { return Err(too_late()) } else { borrowed? };
-        if self.request.asker.gives_up() {
-            // It is told before its names are given back: they are its own.
-            drop(receipt);
-            return Err(given_up(self.request));
+        // The session may have its names back, and they were not ours to take.
+        if ack.is_void() {
+            return Err(too_late());
+        }
+        let pending = pending?;
+        if self.request.progress.cancelled() {
+            // The session is told before its names are released: they are its own.
+            drop(ack);
+            return Err(ClaimErrorKind::Cancelled.on(self.request.target));
         }
         test_point::reached("signing");
-        if !receipt.sign() {
+        if !ack.commit() {
             return Err(too_late());
         }
         test_point::reached("signed");
-        Ok((borrowed.keep(self.request)?, Undelivered { typed, printed }, tape))
+        let claim = pending.commit(self.request)?;
+        let (pending, from) = (PendingBytes { typed, printed }, Some(self.holder.to_string()));
+        Ok(Taken { claim, pending, scrollback, from })
     }
 
-    /// Asks the session. One that is stopped is continued, however often it stops.
-    fn ask_session(&self) -> Result<Gift, Declined> {
-        // By its program and by what it has open: no other is sent a signal.
-        let device = self.request.target.device();
-        let is_it = self.holder.is_surely_vconsole() && self.holder.has_open(device) == Some(true);
-        self.ask_patiently(Who::Session, Some(self.holder).filter(|_| is_it))
-    }
-
-    /// Asks the guard of a session that hangs, which ends it. A guard that is stopped is continued as well.
-    fn ask_guard(&self) -> Result<Gift, Declined> {
-        self.ask_patiently(Who::Guard, self.holder.guard().as_ref())
-    }
-
-    /// Asks a session that reads and does not type, of which nothing is known yet.
-    fn ask_politely(&self) -> Result<Gift, Declined> {
-        let (pid, about) = (self.holder.pid, self.about.clone());
-        let give_up = || self.request.asker.gives_up();
-        let until = Instant::now() + COURTESY;
-        loop {
-            match ask(self.uid, pid, Who::Session, about.clone(), (COURTESY, true), &give_up) {
-                // Who has just claimed it has no socket yet.
-                Err(Declined::Nobody(_)) if Instant::now() < until && self.holder.is_alive() => {
-                    thread::sleep(BETWEEN_CALLS);
-                }
-                answered => return answered,
-            }
-        }
-    }
-
-    /// Whether a session that did not answer has let go of the console. One that hung up on us has closed
-    /// its door, and is just about to.
-    fn is_leaving(&self, declined: &Declined) -> bool {
-        let hung_up = matches!(declined, Declined::Ended);
-        let until = Instant::now() + if hung_up { PATIENCE / 2 } else { Duration::ZERO };
-        while self.is_there() {
-            if Instant::now() >= until {
+    /// Whether a session that did not answer has released the console. A session that closed the
+    /// connection has closed its listener, and is just about to release the console.
+    fn is_leaving(&self, error: &HandoffError) -> bool {
+        let closed = matches!(error, HandoffError::Ended);
+        let deadline = Instant::now() + if closed { ANSWER_TIME / 2 } else { Duration::ZERO };
+        while self.session_lives_and_has_it() {
+            if Instant::now() >= deadline {
                 return false;
             }
-            thread::sleep(BETWEEN_CALLS);
+            thread::sleep(RETRY_INTERVAL);
         }
         true
     }
-
-    /// Who has no socket yet, or too many callers, is called again.
-    fn ask_patiently(&self, who: Who, wake: Option<&Process>) -> Result<Gift, Declined> {
-        let give_up = || {
-            wake.into_iter().for_each(Process::wake);
-            self.request.asker.gives_up()
-        };
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let (pid, about) = (self.holder.pid, self.about.clone());
-            match ask(self.uid, pid, who, about, (PATIENCE, false), &give_up) {
-                Err(Declined::Nobody(_)) if Instant::now() < until && self.holder.is_alive() => {
-                    thread::sleep(BETWEEN_CALLS);
-                }
-                Err(Declined::Nobody(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(Declined::Silent);
-                }
-                answered => return answered,
-            }
-        }
-    }
 }
 
-/// The user of a session that talks to us: it is ours, or we are root.
-pub(super) fn within_reach(holder: &Process) -> Option<u32> {
+/// The user of a session that accepts us: our own, or for root any.
+pub(super) fn can_reach(holder: &Process) -> Option<u32> {
     holder.uid.filter(|uid| geteuid().is_root() || *uid == geteuid().as_raw())
-}
-
-/// What we say of ourselves.
-pub(super) fn about(reason: Option<&str>) -> About {
-    About { host: host(), reason: reason.map(str::to_owned) }.shortened()
-}
-
-/// The host that we are logged in from. Our own environment may say anything, and it is passed on as
-/// what we say of ourselves.
-fn host() -> Option<String> {
-    let connection = std::env::var("SSH_CONNECTION").ok()?;
-    connection.split_ascii_whitespace().next().map(str::to_owned)
 }

@@ -1,315 +1,154 @@
-//! Watching a console that another session drives.
-//!
-//! Those who watch must never cost the driver a processor. A priority is a thread's on Linux, and who is
-//! no longer to wait for others cannot take it back (setpriority(2)): so the watching is done by a thread
-//! of its own, and who takes the wheel after it drives as fast as ever.
+//! Watching a console that another session holds.
 
-use std::cell::Cell;
-use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime};
-use std::{io, panic, thread};
+use std::{cell::Cell, os::fd::BorrowedFd};
 
-use anyhow::Context as _;
-use rustix::termios::isatty;
-
-use super::gain::{Gained, MakesWay, claim_now, find_again};
-use super::look_on::{follow, is_gone, look_on_after};
-use super::watch::{GuardWatch, terminal_guard};
-use super::{Role, leave};
-use crate::audit::{self, Event};
-use crate::claim::Refusal;
-use crate::claim::guard::Guard;
-use crate::cli;
-use crate::commands;
-use crate::console::Target;
-use crate::printable::local_time;
-use crate::process::Process;
+use crate::relay::event_loop::{self, Setup};
+use crate::relay::event_source::{Action, EventSource};
 use crate::relay::{
-    self, Ending, Line, Nobody, Notices, Settings, Signals, Source, Traffic, Undelivered, Watcher,
-    Wish,
+    self, ByteCounts, ExitReason, PendingBytes, Settings, escape::EscapeKey, upstream::Upstream,
 };
-use crate::session::Seat;
-use crate::session::protocol::{Leave, Place};
-use crate::session::seat::Word;
-use crate::terminal::{LeftRaw, RawMode};
-use crate::wire;
+use crate::session::subscription::{Subscription, ViewerEvent};
+use crate::session::{protocol::StreamPos, scrollback::Scrollback};
+use crate::{
+    commands::attach::sources::GuardSource, console::target::Target, endpoint::Source,
+    guard::client::Guard, messages::Messages, poll, printable::local_time, process::Process,
+    signals::Signals, terminal::RawMode,
+};
 
-/// The lowest priority (setpriority(2)).
-const LOWEST: i32 = 19;
-/// How long the last bytes and words of a session may take that gave us its console.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// So much of it is taken at most: more than a pipe and a tape have in them.
-const MOST: usize = 4 << 20;
-/// So many words are heard at one look. A session has one in a second to say.
-const WORDS: usize = 16;
+/// The limit for the last bytes and events of a session that handed its console over to us.
+const LAST_EVENTS_TIME: Duration = Duration::from_secs(2);
+/// More than a pipe and a scrollback hold.
+const MAX_LAST_BYTES: usize = 4 << 20;
+/// A session sends one event a second.
+const EVENTS_A_LOOK: usize = 16;
 
-/// A console that another session drives, as we see it.
-#[derive(Debug)]
+/// A console that another session holds, as a viewer sees it.
 pub(super) struct View {
-    seat: Seat,
-    driver: Process,
+    subscription: Subscription,
+    pub(super) operator: Process,
     console: String,
-    /// What came and was not shown yet.
-    left: Vec<u8>,
-    /// What was typed behind the wish to drive.
-    typed: Vec<u8>,
-    /// So many bytes were left out of the pipe, as we were told.
+    /// Output that was not shown, and input typed after the command to take control.
+    pub(super) pending: PendingBytes,
+    /// The bytes that were left out of the pipe.
     missed: u64,
-    /// The last word of the session that we watch.
-    last: Option<Word>,
-    traffic: Traffic,
-}
-
-/// How watching ended.
-enum Seen {
-    /// We leave.
-    Ended(Ending, Traffic),
-    /// Our user wants to drive.
-    Wheel(Box<View>, Option<LeftRaw>),
-    /// The driver left, and this heir of it, if any. What came before the place was seen.
-    Alone(Place, Option<i32>),
-}
-
-/// Watches, and gives what comes after it.
-pub(super) fn watch(
-    options: &cli::Attach,
-    target: &Target,
-    view: View,
-    notices: &mut Notices,
-    signals: &mut Signals,
-) -> anyhow::Result<Role> {
-    let (whom, reason) = (view.driver.to_string(), options.reason.as_deref());
-    audit::record(&target.to_string(), &Event::Watches { whom: &whom, reason });
-    // There is nothing to put right but the terminal.
-    let mut guard = if isatty(io::stdin()) { terminal_guard(notices) } else { Guard::none() };
-    let mut view = Some(view);
-    let mut watching = {
-        let (guard, view, notices, signals) = (&mut guard, &mut view, &mut *notices, &mut *signals);
-        move || {
-            let view = view.take().context("it is watched already")?;
-            watch_one_after_another(options, target, view, &*guard, notices, signals)
-        }
-    };
-    let seen = thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, || {
-            let _ = rustix::process::setpriority_process(None, LOWEST);
-            watching()
-        });
-        let joined = thread.ok().map(thread::ScopedJoinHandle::join);
-        joined.map(|seen| seen.unwrap_or_else(|cause| panic::resume_unwind(cause)))
-    });
-    // Where there can be no thread it is done without the priority.
-    let seen = seen.unwrap_or_else(watching)?;
-    match seen {
-        Seen::Wheel(view, terminal) => {
-            // What is typed from here on is for the console, as it is.
-            let raw = terminal.map(|terminal| terminal.take_up(&guard));
-            take_the_wheel(options, target, *view, raw, notices, signals)
-        }
-        Seen::Ended(ending, traffic) => {
-            drop(guard);
-            Ok(leave(target, ending, &traffic, notices))
-        }
-        Seen::Alone(from, heir) => {
-            drop(guard);
-            let role = look_on_after(heir, options, target, Some(from), notices, signals);
-            if !role.as_ref().is_err_and(is_gone) {
-                return role;
-            }
-            Ok(leave(target, Ending::HungUp, &Traffic::default(), notices))
-        }
-    }
-}
-
-/// Watches whoever drives, and after a takeover whoever drives then.
-fn watch_one_after_another(
-    options: &cli::Attach,
-    target: &Target,
-    mut view: View,
-    guard: &Guard,
-    notices: &mut Notices,
-    signals: &mut Signals,
-) -> anyhow::Result<Seen> {
-    let raw = RawMode::enter(guard).context("cannot set the terminal raw")?;
-    loop {
-        let ending = view.show(options, guard, raw.as_ref(), notices, signals)?;
-        match ending {
-            Ending::Wheel => {
-                return Ok(Seen::Wheel(Box::new(view), raw.map(RawMode::leave)));
-            }
-            Ending::HungUp => {}
-            other => return Ok(Seen::Ended(other, view.traffic)),
-        }
-        match view.last_word(notices) {
-            Word::Ended { why: Leave::HungUp, .. } => {
-                return Ok(Seen::Ended(Ending::HungUp, view.traffic));
-            }
-            Word::Ended { why: Leave::TakenOver { pid, uid }, at, .. } => {
-                let next = follow(options, target, (pid, uid), Some(at), notices, signals)?;
-                let Some(next) = next else { return Ok(Seen::Alone(at, Some(pid))) };
-                view = next;
-            }
-            Word::Ended { why: Leave::Left, at, .. } => {
-                notices.say(format_args!("{} left {target}", view.driver));
-                return Ok(Seen::Alone(at, None));
-            }
-            Word::Gone | Word::Missed(_) => {
-                notices.say(format_args!(
-                    "{} ended without a word: what it read last may be missing",
-                    view.driver
-                ));
-                return Ok(Seen::Alone(view.place(), None));
-            }
-        }
-    }
-}
-
-/// Takes the console over from whoever drives. Where that cannot be, goes on watching.
-fn take_the_wheel(
-    options: &cli::Attach,
-    target: &Target,
-    mut view: View,
-    raw: Option<RawMode<'_>>,
-    notices: &mut Notices,
-    signals: &mut Signals,
-) -> anyhow::Result<Role> {
-    let gained = find_again(options, target).map_err(anyhow::Error::new).and_then(|openers| {
-        claim_now(options, target, &openers, MakesWay::Watched(&view.driver), notices, signals)
-    });
-    match gained {
-        Ok(mut gained) => {
-            gained.left.printed = view.what_was_not_shown(&gained, notices);
-            gained.left.typed.append(&mut view.typed);
-            // From here on it is for the guard of what was gained to give back.
-            gained.terminal = raw.map(|raw| raw.leave().take_up(&gained.guard).leave());
-            Ok(Role::Drive { gained: Box::new(gained), typing: true })
-        }
-        Err(error) if error.downcast_ref().is_some_and(Refusal::is_busy) => {
-            commands::explain(&error, notices);
-            view.typed.clear();
-            Ok(Role::Watch(Box::new(view)))
-        }
-        // It has ended, or we are to: what came is still shown first.
-        Err(error) if is_gone(&error) || signals.ending().is_some() => {
-            view.typed.clear();
-            Ok(Role::Watch(Box::new(view)))
-        }
-        Err(error) => Err(error),
-    }
+    last: Option<ViewerEvent>,
+    pub(super) counts: ByteCounts,
 }
 
 impl View {
-    pub(super) fn new(seat: Seat, driver: Process, target: &Target) -> Self {
-        let (console, traffic) = (target.to_string(), Traffic::default());
-        let (left, typed) = (Vec::new(), Vec::new());
-        Self { seat, driver, console, left, typed, missed: 0, last: None, traffic }
+    pub(super) fn new(subscription: Subscription, operator: Process, target: &Target) -> Self {
+        let (console, pending) = (target.to_string(), PendingBytes::default());
+        let counts = ByteCounts::default();
+        Self { subscription, operator, console, pending, missed: 0, last: None, counts }
     }
 
-    /// The tape that is seen.
-    pub(super) fn reel(&self) -> u64 {
-        self.seat.from().reel
+    pub(super) fn stream(&self) -> u64 {
+        self.subscription.from.stream
     }
 
-    /// Shows what comes, until there is a reason to end.
-    fn show(
+    pub(super) fn show(
         &mut self,
-        options: &cli::Attach,
+        options: relay::Options,
         guard: &Guard,
         raw: Option<&RawMode<'_>>,
-        notices: &mut Notices,
+        messages: &mut Messages,
         signals: &mut Signals,
-    ) -> anyhow::Result<Ending> {
-        notices.say(self.introduction(options, raw.is_some()));
-        let left = Undelivered { typed: Vec::new(), printed: std::mem::take(&mut self.left) };
+    ) -> anyhow::Result<ExitReason> {
+        messages.info(self.introduction(options.escape, raw.is_some()));
+        let printed = std::mem::take(&mut self.pending.printed);
+        let pending = PendingBytes { typed: Vec::new(), printed };
         let since = SystemTime::now();
-        let state = || format!("{}, watched since {}", self.what_is_seen(), local_time(since));
-        let settings = Settings {
-            escape: options.escape,
-            linger: None,
-            linger_max: None,
-            typing: &Cell::new(false),
-            status_line: &state,
-            traffic: &self.traffic,
-        };
-        let mut guard_watch = GuardWatch::new(guard, None, raw, None);
-        guard_watch.see_that_it_is_up(notices);
-        let mut words = self.words();
-        let watchers: [&mut dyn Watcher; 3] = [&mut guard_watch, &mut words, &mut Nobody];
-        let line = Line::Feed(self.seat.feed());
-        let (ending, left) = relay::run(line, raw, notices, signals, watchers, &settings, &left)?;
-        (self.last, self.missed) = (words.last, words.missed);
-        (self.left, self.typed) = (left.printed, left.typed);
-        Ok(ending)
+        let status_line = || format!("{}, watched since {}", self.description(), local_time(since));
+        let (can_write, counts) = (&Cell::new(false), &self.counts);
+        let settings = Settings { options, can_write, status_line: &status_line, counts };
+        let mut guard_source = GuardSource::new(guard, None, raw, None);
+        guard_source.replace_if_lost(messages);
+        let mut events = self.events();
+        let (input, output) = Setup::stdio()?;
+        let upstream = Upstream::Feed(self.subscription.feed());
+        let sources: Vec<&mut dyn EventSource> = vec![&mut guard_source, &mut events];
+        let (taps, settings) = (Vec::new(), &settings);
+        let setup =
+            Setup { upstream, raw, input, output, messages, signals, sources, taps, settings };
+        let (reason, pending) = event_loop::run(setup, &pending)?;
+        (self.last, self.missed, self.pending) = (events.last, events.missed, pending);
+        Ok(reason)
     }
 
-    fn words(&self) -> Words<'_> {
-        Words { seat: &self.seat, last: self.last, missed: self.missed }
+    fn events(&self) -> ViewerEvents<'_> {
+        ViewerEvents { subscription: &self.subscription, last: self.last, missed: self.missed }
     }
 
-    /// The place of the next byte that comes through the pipe, as far as it is known.
-    fn place(&self) -> Place {
-        let (from, came) = (self.seat.from(), self.traffic.received().saturating_add(self.missed));
-        Place { at: from.at.saturating_add(came), ..from }
+    /// The position of the pipe's next byte, as far as it is known.
+    pub(super) fn position(&self) -> StreamPos {
+        let from = self.subscription.from;
+        let came = self.counts.received().saturating_add(self.missed);
+        StreamPos { offset: from.offset.saturating_add(came), ..from }
     }
 
-    fn introduction(&self, options: &cli::Attach, on_terminal: bool) -> String {
-        let what = self.what_is_seen();
-        match options.escape.byte() {
-            Some(_) if on_terminal => {
-                let key = options.escape;
-                format!("watching {what}; {key} then . leaves, {key} then f takes the wheel")
-            }
-            _ => format!("watching {what}"),
+    fn introduction(&self, key: EscapeKey, on_terminal: bool) -> String {
+        let what = self.description();
+        if on_terminal && key.byte().is_some() {
+            format!("watching {what}; {key} then . leaves, {key} then f takes control")
+        } else {
+            format!("watching {what}")
         }
     }
 
-    fn what_is_seen(&self) -> String {
-        format!("{}, held by {}", self.console, self.driver)
+    fn description(&self) -> String {
+        format!("{}, held by {}", self.console, self.operator)
     }
 
-    /// The last word of a session, which has closed its pipe.
-    fn last_word(&mut self, notices: &mut Notices) -> Word {
-        let until = Instant::now() + PATIENCE;
-        while !matches!(self.last, Some(Word::Ended { .. } | Word::Gone)) {
-            if Instant::now() >= until || !wire::wait(self.seat.wire(), Some(until)) {
-                return Word::Gone;
+    /// The last event of a session that has closed its pipe.
+    pub(super) fn last_event(&mut self, messages: &mut Messages) -> ViewerEvent {
+        let deadline = Instant::now() + LAST_EVENTS_TIME;
+        while !matches!(self.last, Some(ViewerEvent::Ended { .. } | ViewerEvent::Gone)) {
+            let socket = self.subscription.socket();
+            if Instant::now() >= deadline || !poll::wait_readable(socket, Some(deadline)) {
+                return ViewerEvent::Gone;
             }
-            let mut words = self.words();
-            let _ = words.look(notices);
-            (self.last, self.missed) = (words.last, words.missed);
+            let mut events = self.events();
+            let _ = events.look(messages);
+            (self.last, self.missed) = (events.last, events.missed);
         }
-        self.last.unwrap_or(Word::Gone)
+        self.last.unwrap_or(ViewerEvent::Gone)
     }
 
-    /// When the console is ours: all that was printed and that we have not shown. The session that gave
-    /// it to us has closed the pipe, and said up to where it was filled.
-    fn what_was_not_shown(&mut self, gained: &Gained, notices: &mut Notices) -> Vec<u8> {
-        let mut bytes = std::mem::take(&mut self.left);
-        let more = read_to_the_end(self.seat.feed(), &mut bytes);
-        let at = match self.last_word(notices) {
-            Word::Ended { at, .. } => at,
-            // It was killed before it said so.
-            Word::Missed(_) | Word::Gone => {
-                let place = self.place();
-                Place { at: place.at.saturating_add(more as u64), ..place }
+    /// All output that was not shown, when the console is ours. The former session has closed the
+    /// pipe, and said up to which position it was filled.
+    pub(super) fn take_unseen(
+        &mut self,
+        scrollback: &Scrollback,
+        messages: &mut Messages,
+    ) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.pending.printed);
+        let more = read_to_end(self.subscription.feed(), &mut bytes);
+        let at = match self.last_event(messages) {
+            ViewerEvent::Ended { at, .. } => at,
+            ViewerEvent::Missed(_) | ViewerEvent::Gone => {
+                let position = self.position();
+                StreamPos { offset: position.offset.saturating_add(more as u64), ..position }
             }
         };
-        // Another tape began after ours had ended: all of it is news.
-        let goes_on = at.reel == gained.tape.end().reel;
-        let (at, oldest) = (if goes_on { at.at } else { 0 }, gained.tape.oldest());
-        tell_what_was_missed(oldest.saturating_sub(at), notices);
-        bytes.extend(gained.tape.all_from(at.max(oldest)));
+        // Another scrollback began after ours had ended: all of it is new.
+        let goes_on = at.stream == scrollback.end().stream;
+        let (offset, oldest) = (if goes_on { at.offset } else { 0 }, scrollback.oldest());
+        report_missed(oldest.saturating_sub(offset), messages);
+        bytes.extend(scrollback.all_from(offset.max(oldest)));
         bytes
     }
 }
 
-/// Reads a pipe until whoever fills it closes it, and gives how much came. Who does not close it, or
-/// fills it for ever, is not waited for.
-fn read_to_the_end(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> usize {
-    let until = Instant::now() + PATIENCE;
+/// Reads until the writer closes the pipe, within limits. Returns the count of bytes.
+fn read_to_end(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> usize {
+    let deadline = Instant::now() + LAST_EVENTS_TIME;
     let before = bytes.len();
     let Ok(mut source) = Source::new(pipe) else { return 0 };
-    while bytes.len() - before < MOST && Instant::now() < until && wire::wait(pipe, Some(until)) {
+    while bytes.len() - before < MAX_LAST_BYTES
+        && Instant::now() < deadline
+        && poll::wait_readable(pipe, Some(deadline))
+    {
         let mut piece = [0; 4096];
         match source.read(&mut piece) {
             Ok(Some(0)) | Err(_) => break,
@@ -320,42 +159,39 @@ fn read_to_the_end(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>) -> usize {
     bytes.len() - before
 }
 
-fn tell_what_was_missed(bytes: u64, notices: &mut Notices) {
+fn report_missed(bytes: u64, messages: &mut Messages) {
     if bytes > 0 {
-        notices.answer(format_args!("missed {bytes} bytes: they came faster than they were shown"));
+        let why = "they came faster than they were shown";
+        messages.important(format_args!("missed {bytes} bytes: {why}"));
     }
 }
 
-/// Hears what the session says to those who watch it.
 #[derive(Debug)]
-struct Words<'a> {
-    seat: &'a Seat,
-    last: Option<Word>,
+struct ViewerEvents<'a> {
+    subscription: &'a Subscription,
+    last: Option<ViewerEvent>,
     missed: u64,
 }
 
-impl Watcher for Words<'_> {
+impl EventSource for ViewerEvents<'_> {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        let over = matches!(self.last, Some(Word::Ended { .. } | Word::Gone));
-        (!over).then(|| self.seat.wire())
+        let over = matches!(self.last, Some(ViewerEvent::Ended { .. } | ViewerEvent::Gone));
+        (!over).then(|| self.subscription.socket())
     }
 
-    fn next_look(&self) -> Option<Instant> {
-        None
-    }
-
-    fn look(&mut self, notices: &mut Notices) -> Wish {
-        // Whatever is left wakes us again: the user has a look in before.
-        for _ in 0..WORDS {
-            let word = self.descriptor().and_then(|_| self.seat.word());
-            let Some(word) = word else { break };
-            self.last = Some(word);
-            if let Word::Missed(bytes) | Word::Ended { missed: bytes, .. } = word {
+    fn look(&mut self, messages: &mut Messages) -> Action {
+        // More events wake us again: the user's input gets its turn before.
+        for _ in 0..EVENTS_A_LOOK {
+            let Some(event) = self.descriptor().and_then(|_| self.subscription.next_event()) else {
+                break;
+            };
+            self.last = Some(event);
+            if let ViewerEvent::Missed(bytes) | ViewerEvent::Ended { missed: bytes, .. } = event {
                 self.missed = self.missed.saturating_add(bytes);
-                tell_what_was_missed(bytes, notices);
+                report_missed(bytes, messages);
             }
         }
-        Wish::GoOn
+        Action::Continue
     }
 }
 
@@ -365,23 +201,24 @@ mod tests {
     use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
-    use crate::session::protocol::Answer;
+    use crate::seqpacket;
+    use crate::session::protocol::Reply;
 
     #[test]
-    fn one_look_hears_a_few_words_however_many_there_are() {
+    fn one_look_handles_a_few_events_however_many_there_are() {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (theirs, ours) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let sockets = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (theirs, ours) = sockets.unwrap();
         let (feed, _end) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let seat = Seat::at(ours, feed);
+        let subscription = Subscription::at(ours, feed);
         for _ in 0..20 {
-            wire::send(&theirs, &Answer::Missed(1), &[]).unwrap();
+            seqpacket::send(&theirs, &Reply::Missed(1), &[]).unwrap();
         }
-        let mut words = Words { seat: &seat, last: None, missed: 0 };
-        let mut notices = Notices::new(true);
+        let mut events = ViewerEvents { subscription: &subscription, last: None, missed: 0 };
+        let mut messages = Messages::new(true);
         for heard in [16, 20] {
-            assert_eq!(words.look(&mut notices), Wish::GoOn);
-            assert_eq!(words.missed, heard);
+            assert_eq!(events.look(&mut messages), Action::Continue);
+            assert_eq!(events.missed, heard);
         }
     }
 }

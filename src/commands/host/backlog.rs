@@ -1,28 +1,28 @@
-//! What the command printed and nobody has read yet.
+//! The output of the command that no client has read yet.
 
 use std::collections::VecDeque;
 
-/// The command's output on its way: up to [`Backlog::CAPACITY`] bytes, in order. While somebody is
-/// attached a full backlog makes the command wait; while nobody is, the oldest is dropped, and the
-/// next reader is told how much that was.
+/// Output of the command that no client has read: up to [`Backlog::CAPACITY`] bytes, in order. With
+/// a client a full backlog makes the command wait. Without one the oldest bytes are dropped, and
+/// the next reader is told their count.
 #[derive(Default)]
 pub(super) struct Backlog {
     bytes: VecDeque<u8>,
-    dropped: u64,
-    /// What the line about dropped output still has to say. It goes before `bytes`.
+    /// The dropped bytes that no reader has been told of yet.
+    pub(super) dropped: u64,
+    /// The rest of the line about dropped output. It goes before `bytes`.
     notice: VecDeque<u8>,
 }
 
 impl Backlog {
-    /// How much is kept: as much as `attach` is promised to show of what was printed before.
+    /// As much as `attach` promises to show of earlier output.
     pub(super) const CAPACITY: usize = 64 * 1024;
 
-    /// How many bytes can be added without dropping any.
+    /// How many bytes fit without a loss.
     pub(super) fn room(&self) -> usize {
         Self::CAPACITY - self.bytes.len()
     }
 
-    /// Adds what the command printed; the oldest makes room for it.
     pub(super) fn push(&mut self, printed: &[u8]) {
         let all = self.bytes.len() + printed.len();
         let excess = all.saturating_sub(Self::CAPACITY);
@@ -32,22 +32,11 @@ impl Backlog {
         self.dropped += excess as u64;
     }
 
-    /// How much was dropped that no reader has been told of yet.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// How many bytes wait.
-    pub(super) fn len(&self) -> usize {
-        self.notice.len() + self.bytes.len()
-    }
-
-    /// Whether everything was delivered.
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0 && self.dropped == 0
+        self.notice.is_empty() && self.bytes.is_empty() && self.dropped == 0
     }
 
-    /// The next bytes to deliver; empty when there are none.
+    /// The next bytes to deliver.
     pub(super) fn next(&mut self) -> &[u8] {
         if self.notice.is_empty() && self.dropped > 0 {
             let dropped = std::mem::take(&mut self.dropped);
@@ -57,14 +46,12 @@ impl Backlog {
         self.first().as_slices().0
     }
 
-    /// Takes `count` bytes away, which were delivered.
     pub(super) fn delivered(&mut self, count: usize) {
-        let first = if self.notice.is_empty() { &mut self.bytes } else { &mut self.notice };
-        first.drain(..count);
+        self.first().drain(..count);
     }
 
-    fn first(&self) -> &VecDeque<u8> {
-        if self.notice.is_empty() { &self.bytes } else { &self.notice }
+    fn first(&mut self) -> &mut VecDeque<u8> {
+        if self.notice.is_empty() { &mut self.bytes } else { &mut self.notice }
     }
 }
 
@@ -72,51 +59,39 @@ impl Backlog {
 mod tests {
     use super::Backlog;
 
-    fn many(byte: &str, count: usize) -> Vec<u8> {
-        byte.repeat(count).into_bytes()
-    }
-
     fn all(backlog: &mut Backlog) -> String {
         let mut all = Vec::new();
-        while !backlog.next().is_empty() {
-            let piece = backlog.next().to_vec();
-            backlog.delivered(piece.len());
+        while let piece @ [_, ..] = backlog.next() {
             all.extend(piece);
+            let count = piece.len();
+            backlog.delivered(count);
         }
         assert!(backlog.is_empty());
         String::from_utf8(all).unwrap()
     }
 
     #[test]
-    fn what_fits_is_kept_whole() {
+    fn what_fits_is_kept_whole_then_the_oldest_is_dropped_and_the_reader_is_told_first() {
+        let full = "a".repeat(Backlog::CAPACITY);
         let mut backlog = Backlog::default();
-        backlog.push(&many("a", Backlog::CAPACITY));
-        assert_eq!((backlog.room(), backlog.dropped()), (0, 0));
-        assert_eq!(all(&mut backlog), "a".repeat(Backlog::CAPACITY));
-    }
-
-    #[test]
-    fn the_oldest_makes_room_and_the_reader_is_told_before_the_rest() {
-        let mut backlog = Backlog::default();
-        backlog.push(&many("a", Backlog::CAPACITY));
+        backlog.push(full.as_bytes());
+        assert_eq!((backlog.room(), backlog.dropped), (0, 0));
+        assert_eq!(all(&mut backlog), full);
+        backlog.push(full.as_bytes());
         backlog.push(b"bcd");
         let told = "\r\n[vconsole host: 3 bytes of older output dropped]\r\n";
-        assert_eq!(all(&mut backlog), format!("{told}{}bcd", "a".repeat(Backlog::CAPACITY - 3)));
-    }
-
-    #[test]
-    fn one_push_may_be_more_than_it_holds() {
-        let mut backlog = Backlog::default();
+        assert_eq!(all(&mut backlog), format!("{told}{}bcd", &full[3..]));
+        // One push may be more than it holds.
         backlog.push(b"gone");
-        backlog.push(&[many("a", 5), many("b", Backlog::CAPACITY)].concat());
-        assert_eq!(backlog.dropped(), 9);
+        backlog.push(&[b"aaaaa", "b".repeat(Backlog::CAPACITY).as_bytes()].concat());
+        assert_eq!(backlog.dropped, 9);
         assert!(all(&mut backlog).ends_with(&"b".repeat(Backlog::CAPACITY)));
     }
 
     #[test]
     fn a_notice_that_was_cut_is_finished_before_the_next_one() {
         let mut backlog = Backlog::default();
-        backlog.push(&many("a", Backlog::CAPACITY + 1));
+        backlog.push(&vec![b'a'; Backlog::CAPACITY + 1]);
         assert!(backlog.next().starts_with(b"\r\n[vc"));
         backlog.delivered(2);
         backlog.push(b"bb");

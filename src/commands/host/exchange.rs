@@ -1,55 +1,41 @@
-//! The bytes between the command and whoever is attached.
+//! The bytes between the command and the client.
 
-use std::collections::VecDeque;
-use std::io;
+use std::{collections::VecDeque, io};
 
-use rustix::event::PollFlags;
-use rustix::termios::Winsize;
+use rustix::{event::PollFlags, termios::Winsize};
 
-use super::backlog::Backlog;
-use super::line::{CommandLine, OfferedLine};
+use crate::commands::host::backlog::Backlog;
+use crate::commands::host::line::{CommandLine, OfferedLine};
 
-/// How much input waits for the command at most; more stays with whoever types it.
+/// The most input that waits for the command.
 const INPUT: usize = 64 * 1024;
-
-/// How much is read at once.
 const PIECE: usize = 16 * 1024;
-
-/// How many pieces are moved before signals are looked at again. Enough that polling costs little
-/// beside copying, and a flood still holds up nothing.
+/// Pieces moved before signals are handled: polling costs little, and a flood delays nothing.
 const PIECES: usize = 16;
 
 /// Moves bytes between the two lines, with a bounded buffer each way.
 pub(super) struct Exchange {
     command: CommandLine,
-    offered: OfferedLine,
+    pub(super) offered: OfferedLine,
     output: Backlog,
     input: VecDeque<u8>,
     size: Option<Winsize>,
-    /// How much of what the command prints may still be read.
-    unheard: usize,
-    /// Whether output was moved since that was asked for.
+    /// How much of the command's output may still be read.
+    left_to_read: usize,
+    /// Whether output was moved since [`Exchange::made_progress`] was called.
     moved: bool,
-}
-
-/// How far the last words of a command have got.
-pub(super) struct LastWords {
-    /// Whether some of them were heard, delivered or read since the last time.
-    pub(super) moved: bool,
-    /// Whether some are still to be read; `None` where that cannot be seen.
-    pub(super) unread: Option<bool>,
 }
 
 impl Exchange {
     pub(super) fn between(command: CommandLine, offered: OfferedLine) -> Self {
         let (output, input) = (Backlog::default(), VecDeque::new());
-        Self { command, offered, output, input, size: None, unheard: usize::MAX, moved: false }
+        Self { command, offered, output, input, size: None, left_to_read: usize::MAX, moved: false }
     }
 
     /// The command's terminal, and what to wait for there.
     pub(super) fn command(&self) -> (&CommandLine, PollFlags) {
         let mut interest = PollFlags::empty();
-        interest.set(PollFlags::IN, self.may_hear() > 0);
+        interest.set(PollFlags::IN, self.readable() > 0);
         interest.set(PollFlags::OUT, !self.input.is_empty());
         (&self.command, interest)
     }
@@ -60,36 +46,24 @@ impl Exchange {
         (&self.offered, interest)
     }
 
-    /// Notes what was found on the offered console.
-    pub(super) fn found_on_offered(&mut self, events: PollFlags) {
-        self.offered.found(events);
-    }
-
-    /// Looks who is there now. Gives how many bytes they will never see, if they are new.
+    /// Looks for a client. Returns how many bytes a new one will never see.
     pub(super) fn look(&mut self) -> io::Result<u64> {
-        let known = self.is_attached();
+        let known = self.offered.is_attached();
         self.offered.look()?;
-        Ok(if self.is_attached() && !known { self.output.dropped() } else { 0 })
+        Ok(if self.offered.is_attached() && !known { self.output.dropped } else { 0 })
     }
 
-    /// Notes that the command ended: what it has printed is all that is still to be heard. Whoever it
-    /// left behind on its terminal could go on for ever, and the kernel holds less than this.
+    /// From now on reads only what the kernel may hold: the command's children could print for ever.
     pub(super) fn command_ended(&mut self) -> io::Result<()> {
-        self.unheard = Backlog::CAPACITY;
+        self.left_to_read = Backlog::CAPACITY;
         self.offered.watch_reading()
     }
 
-    /// Whether somebody is attached.
-    pub(super) fn is_attached(&self) -> bool {
-        self.offered.is_attached()
-    }
-
-    /// Moves what can be moved at once, both ways.
     pub(super) fn move_bytes(&mut self) -> io::Result<()> {
         for _ in 0..PIECES {
-            let output = self.hear_command()? + self.deliver()?;
+            let output = self.read_command()? + self.deliver()?;
             self.moved |= output > 0;
-            let input = self.hear_client()? + self.pass_input()?;
+            let input = self.read_client()? + self.pass_input()?;
             if output + input == 0 {
                 break;
             }
@@ -97,7 +71,6 @@ impl Exchange {
         Ok(())
     }
 
-    /// Gives the command's terminal the size of the client's window.
     pub(super) fn pass_size(&mut self) -> io::Result<()> {
         let size = self.offered.size()?;
         if self.size != Some(size) {
@@ -107,36 +80,38 @@ impl Exchange {
         Ok(())
     }
 
-    /// How far the last words of a command that ended have got.
-    pub(super) fn last_words(&mut self) -> io::Result<LastWords> {
-        let moved = std::mem::take(&mut self.moved) | self.offered.was_read();
-        let unread = if self.output.is_empty() { self.offered.has_unread()? } else { Some(true) };
-        Ok(LastWords { moved, unread })
+    /// Whether output was moved, or read by the client, since the last call.
+    pub(super) fn made_progress(&mut self) -> bool {
+        std::mem::take(&mut self.moved) | self.offered.was_read()
     }
 
-    /// How much may be read from the command now: when whoever is attached does not read on it has to
-    /// wait.
-    fn may_hear(&self) -> usize {
-        let room = if self.is_attached() { self.output.room() } else { PIECE };
-        room.min(PIECE).min(self.unheard)
+    /// Whether the client has not read all output; `None` if that cannot be seen.
+    pub(super) fn has_unread(&mut self) -> io::Result<Option<bool>> {
+        if self.output.is_empty() { self.offered.has_unread() } else { Ok(Some(true)) }
     }
 
-    fn hear_command(&mut self) -> io::Result<usize> {
-        let most = self.may_hear();
+    /// The command has to wait while the client does not read.
+    fn readable(&self) -> usize {
+        let room = if self.offered.is_attached() { self.output.room() } else { PIECE };
+        room.min(PIECE).min(self.left_to_read)
+    }
+
+    fn read_command(&mut self) -> io::Result<usize> {
+        let most = self.readable();
         if most == 0 {
             return Ok(0);
         }
         let mut piece = [0; PIECE];
         let count = self.command.read(&mut piece[..most])?;
         self.output.push(&piece[..count]);
-        if self.unheard != usize::MAX {
-            self.unheard -= count;
+        if self.left_to_read != usize::MAX {
+            self.left_to_read -= count;
         }
         Ok(count)
     }
 
     fn deliver(&mut self) -> io::Result<usize> {
-        if !self.is_attached() {
+        if !self.offered.is_attached() {
             return Ok(0);
         }
         let count = self.offered.write(self.output.next())?;
@@ -144,7 +119,7 @@ impl Exchange {
         Ok(count)
     }
 
-    fn hear_client(&mut self) -> io::Result<usize> {
+    fn read_client(&mut self) -> io::Result<usize> {
         let mut piece = [0; PIECE];
         let most = (INPUT - self.input.len()).min(PIECE);
         if most == 0 {

@@ -1,11 +1,9 @@
-//! `--link`: a symlink to the console, which replaces nothing but a symlink of its user's that leads to a
-//! PTY which is gone: most likely what a host that was killed left there.
+//! `--link`: a symlink to the console. It replaces only a symlink of its user that leads to a PTY
+//! which is gone: most likely a killed host left it there.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::{ffi::OsString, io, os::unix::ffi::OsStrExt as _};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -13,8 +11,7 @@ use rustix::process::geteuid;
 
 use crate::printable::Printable;
 
-/// A symlink that we made. It is removed when this is dropped, if it is still ours.
-#[derive(Debug)]
+/// Removed when dropped, if it is still ours.
 pub(super) struct Link {
     name: PathBuf,
     target: PathBuf,
@@ -22,11 +19,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Makes the symlink `name` to `console`. What seems to be left of a host that was killed is replaced.
+    /// Replaces a link that a killed host seems to have left.
     pub(super) fn make(name: &Path, console: &Path) -> anyhow::Result<Self> {
         let shown = Printable::new(name);
         let mut made = symlink(console, name);
-        if is_taken(&made) {
+        if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             let Some(leftover) = Leftover::at(name, console) else {
                 bail!(
                     "{shown} exists, and is no link that an ended `vconsole host` left behind\n\
@@ -44,54 +41,45 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let same = inode(&self.name).is_ok_and(|found| found == self.inode)
-            && std::fs::read_link(&self.name).is_ok_and(|target| target == self.target);
-        if same {
-            // If it cannot be removed there is nobody left to tell; the next host replaces it.
+        if inode(&self.name).is_ok_and(|found| found == self.inode)
+            && std::fs::read_link(&self.name).is_ok_and(|target| target == self.target)
+        {
+            // If this fails, the next host replaces the link.
             let _ = std::fs::remove_file(&self.name);
         }
     }
 }
 
-/// A link as a host leaves it that could not remove it, known by its inode.
+/// A link that a killed host left, known by its inode.
 struct Leftover((u64, u64));
 
 impl Leftover {
-    /// The link `name`, if it is our user's, leads to a PTY and no other PTY has that number now:
-    /// either it leads nowhere, or to the one that we have just been given.
+    /// The link must be our user's and lead to a PTY number that no other PTY has now: it leads
+    /// nowhere, or to the PTY that we have just got.
     fn at(name: &Path, console: &Path) -> Option<Self> {
         let found = std::fs::symlink_metadata(name).ok()?;
         let target = std::fs::read_link(name).ok()?;
         let ours = found.is_symlink() && found.uid() == geteuid().as_raw() && is_pty(&target);
-        (ours && (target == console || !exists(&target))).then(|| Self((found.dev(), found.ino())))
+        let unused = target == console || !target.try_exists().unwrap_or(true);
+        (ours && unused).then(|| Self((found.dev(), found.ino())))
     }
 
-    /// Removes it: only what was judged, even if somebody puts something else there meanwhile. So it
-    /// is first taken out of the way, and looked at again where nobody else is.
+    /// Removes only the judged link, even if another file replaces it meanwhile: the link is first
+    /// renamed to a private name, and checked again there.
     fn remove(self, name: &Path) -> io::Result<()> {
-        let aside = aside(name);
-        renameat_with(CWD, name, CWD, &aside, RenameFlags::NOREPLACE)?;
-        if inode(&aside)? == self.0 {
-            return std::fs::remove_file(&aside);
+        let stash_name = stash_name(name);
+        renameat_with(CWD, name, CWD, &stash_name, RenameFlags::NOREPLACE)?;
+        if inode(&stash_name)? == self.0 {
+            return std::fs::remove_file(&stash_name);
         }
-        renameat_with(CWD, &aside, CWD, name, RenameFlags::NOREPLACE)?;
+        renameat_with(CWD, &stash_name, CWD, name, RenameFlags::NOREPLACE)?;
         Err(io::ErrorKind::AlreadyExists.into())
     }
 }
 
-fn is_taken(made: &io::Result<()>) -> bool {
-    made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
-}
-
-/// Whether `target` is `/dev/pts/` and a number.
 fn is_pty(target: &Path) -> bool {
     let number = target.as_os_str().as_bytes().strip_prefix(b"/dev/pts/");
     number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
-}
-
-/// Whether there is anything; also when that cannot be told.
-fn exists(path: &Path) -> bool {
-    path.try_exists().unwrap_or(true)
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
@@ -99,12 +87,11 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-/// A name beside `name` that only this process uses.
-fn aside(name: &Path) -> PathBuf {
-    let mut aside = OsString::from(".");
-    aside.push(name.file_name().unwrap_or_default());
-    aside.push(format!(".vconsole-{}", std::process::id()));
-    name.with_file_name(aside)
+fn stash_name(name: &Path) -> PathBuf {
+    let mut stash_name = OsString::from(".");
+    stash_name.push(name.file_name().unwrap_or_default());
+    stash_name.push(format!(".vconsole-{}", std::process::id()));
+    name.with_file_name(stash_name)
 }
 
 #[cfg(test)]
@@ -112,29 +99,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leftover_leads_nowhere_or_to_the_console_that_is_new() {
+    fn a_leftover_leads_nowhere_or_to_the_new_console_and_only_it_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let link = directory.path().join("console");
-        let gone = Path::new("/dev/pts/99999999");
-        let there = Path::new("/dev/pts/ptmx");
+        let (gone, there) = (Path::new("/dev/pts/99999999"), Path::new("/dev/pts/ptmx"));
         symlink(gone, &link).unwrap();
-        assert!(Leftover::at(&link, there).is_some());
         assert!(Leftover::at(&link, gone).is_some());
-        std::fs::remove_file(&link).unwrap();
-        symlink("/dev/null", &link).unwrap();
-        assert!(Leftover::at(&link, there).is_none());
-        assert!(Leftover::at(directory.path(), there).is_none());
-    }
-
-    #[test]
-    fn only_what_was_judged_is_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("console");
-        symlink("/dev/pts/99999999", &link).unwrap();
-        let leftover = Leftover::at(&link, Path::new("/dev/pts/0")).unwrap();
+        let leftover = Leftover::at(&link, there).unwrap();
         std::fs::rename(&link, directory.path().join("still has its inode")).unwrap();
         std::fs::write(&link, "somebody else's").unwrap();
         assert!(leftover.remove(&link).is_err());
         assert_eq!(std::fs::read(&link).unwrap(), b"somebody else's");
+        std::fs::remove_file(&link).unwrap();
+        symlink("/dev/null", &link).unwrap();
+        assert!(Leftover::at(&link, there).is_none());
+        assert!(Leftover::at(directory.path(), there).is_none());
     }
 }

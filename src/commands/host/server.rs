@@ -1,186 +1,150 @@
-//! The loop that runs host, from its start to the last byte.
+//! The loop of `vconsole host`, from the start to the last byte.
 
-use std::io;
 use std::time::{Duration, Instant};
+use std::{io, os::fd::AsFd as _};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::PollFlags;
+use signal_hook::consts::SIGCHLD;
 
-use super::attachment::Attachment;
-use super::command::HostedCommand;
-use super::exchange::Exchange;
-use super::signals::Signals;
-use crate::exit_status::ExitStatus;
-use crate::relay::Notices;
+use crate::commands::host::child::{Attachment, HostedCommand};
+use crate::commands::host::exchange::Exchange;
+use crate::signals::{Delivery, ENDING, deliver};
+use crate::{exit_status::ExitStatus, messages::Messages, poll};
 
-/// How often the size of the client's window is looked at: nothing tells the master that it changed.
-const SIZE: Duration = Duration::from_millis(250);
+/// The interval of looks at the window size: the master gets no event for it.
+const SIZE_INTERVAL: Duration = Duration::from_millis(250);
+/// The interval of looks whether the client has read all output of an ended command.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a client that does not read keeps the console of an ended command open.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// The same if host cannot see what the client has read.
+const BLIND_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// How often to look whether the client has read all of the command's last words.
-const GLANCE: Duration = Duration::from_millis(10);
-
-/// How long a client that reads nothing keeps an ended command's console open.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The same where nobody can see whether it reads.
-const BLIND_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A command, and the console that it is offered on. The order of the fields is the order of the end:
-/// the lines are hung up, the command ends, the session of `--attach` ends.
-pub(super) struct Server {
-    exchange: Exchange,
-    command: HostedCommand,
-    attachment: Option<Attachment>,
-    signals: Signals,
+/// Takes over the ending signals, except those that our parent wants ignored.
+pub(super) fn end_signals() -> io::Result<Delivery> {
+    // SIGCHLD for its side effect only: while it is ignored, the kernel discards how children ended
+    // (wait(2)), and our parent may have ignored it.
+    deliver(&ENDING, &[SIGCHLD])
 }
 
-/// What happened that changes what host does.
-enum Event {
-    /// A signal told us to end.
+/// Dropped in the order of the fields: the lines hang up, the command ends, the session ends.
+pub(super) struct Server {
+    pub(super) exchange: Exchange,
+    pub(super) command: HostedCommand,
+    /// The session of `--attach`: its end ends host.
+    pub(super) attachment: Option<Attachment>,
+    pub(super) signals: Delivery,
+    pub(super) messages: Messages,
+}
+
+enum HostEvent {
     Signal(i32),
     /// The session of `--attach` ended.
     Left(ExitStatus),
-    /// The command ended.
-    Ended(ExitStatus),
+    CommandEnded(ExitStatus),
 }
 
 impl Server {
-    pub(super) fn new(exchange: Exchange, command: HostedCommand, signals: Signals) -> Self {
-        Self { exchange, command, attachment: None, signals }
-    }
-
-    /// From here on the end of `attachment` ends host.
-    pub(super) fn attach(&mut self, attachment: Attachment) {
-        self.attachment = Some(attachment);
-    }
-
-    /// Serves clients until the command ends, or something ends it; the status is to be ours.
-    pub(super) fn serve(mut self, notices: &mut Notices) -> io::Result<ExitStatus> {
+    pub(super) fn serve(mut self) -> io::Result<ExitStatus> {
         loop {
-            // Nobody attached: nothing to look at, and so no reason to wake up.
-            let limit = self.exchange.is_attached().then_some(SIZE);
-            match self.turn(limit, notices)? {
+            let limit = self.exchange.offered.is_attached().then_some(SIZE_INTERVAL);
+            match self.turn(limit)? {
                 None => {}
-                Some(Event::Ended(status)) => return self.see_off(status, notices),
-                Some(Event::Left(status)) => return Ok(status),
-                Some(Event::Signal(number)) => return Ok(ExitStatus::Signal(number)),
+                Some(HostEvent::CommandEnded(status)) => return self.drain(status),
+                Some(HostEvent::Left(status)) => return Ok(status),
+                Some(HostEvent::Signal(number)) => return Ok(ExitStatus::Signal(number)),
             }
         }
     }
 
-    /// The command ended with `status`: stays until whoever is attached has read everything.
-    fn see_off(mut self, status: ExitStatus, notices: &mut Notices) -> io::Result<ExitStatus> {
+    fn drain(mut self, status: ExitStatus) -> io::Result<ExitStatus> {
         self.exchange.command_ended()?;
-        let mut farewell = Farewell::new();
-        while !self.all_is_said(&mut farewell)? {
-            match self.turn(Some(GLANCE), notices)? {
-                None | Some(Event::Ended(_)) => {}
-                Some(Event::Left(_)) => break,
-                Some(Event::Signal(number)) => return Ok(ExitStatus::Signal(number)),
+        let mut drain = Drain { since: Instant::now(), was_empty: false };
+        while !self.is_drained(&mut drain)? {
+            match self.turn(Some(DRAIN_INTERVAL))? {
+                None | Some(HostEvent::CommandEnded(_)) => {}
+                Some(HostEvent::Left(_)) => break,
+                Some(HostEvent::Signal(number)) => return Ok(ExitStatus::Signal(number)),
             }
         }
         Ok(status)
     }
 
-    /// Whether there is nothing left to deliver, or nobody to deliver it to.
-    fn all_is_said(&mut self, farewell: &mut Farewell) -> io::Result<bool> {
-        if !self.exchange.is_attached() {
-            // A session that we started comes for what is there, even if it is not here yet.
-            let awaited = self.attachment.is_some();
-            return Ok(!awaited || farewell.lasts_longer_than(PATIENCE));
+    fn is_drained(&mut self, drain: &mut Drain) -> io::Result<bool> {
+        if !self.exchange.offered.is_attached() {
+            // The session of `--attach` may not have opened the console yet.
+            return Ok(self.attachment.is_none() || drain.since.elapsed() > DRAIN_TIME);
         }
-        let words = self.exchange.last_words()?;
-        if words.moved {
-            // Whoever reads on has all the time they need.
-            *farewell = Farewell::new();
+        if self.exchange.made_progress() {
+            // A client that reads on gets all the time that it needs.
+            *drain = Drain { since: Instant::now(), was_empty: false };
         }
-        farewell.looks += 1;
-        Ok(match words.unread {
-            Some(false) if farewell.looks > 1 => true,
-            Some(_) => farewell.lasts_longer_than(PATIENCE),
-            None => farewell.lasts_longer_than(BLIND_PATIENCE),
+        Ok(match self.exchange.has_unread()? {
+            Some(false) if std::mem::replace(&mut drain.was_empty, true) => true,
+            Some(_) => drain.since.elapsed() > DRAIN_TIME,
+            None => drain.since.elapsed() > BLIND_DRAIN_TIME,
         })
     }
 
-    /// Waits until there is something to do, at most for `limit`, and does it.
-    fn turn(
-        &mut self,
-        limit: Option<Duration>,
-        notices: &mut Notices,
-    ) -> io::Result<Option<Event>> {
-        let woken = self.wait(limit)?;
-        self.exchange.found_on_offered(woken.offered);
-        if woken.by_a_client {
+    fn turn(&mut self, limit: Option<Duration>) -> io::Result<Option<HostEvent>> {
+        let ready = self.wait(limit)?;
+        self.exchange.offered.found(ready.offered);
+        if ready.client {
             let dropped = self.exchange.look()?;
             if dropped > 0 {
-                notices.say(format_args!("{dropped} bytes of output dropped: nobody was attached"));
+                let what = format_args!("{dropped} bytes of output dropped");
+                self.messages.info(format_args!("{what}: nobody was attached"));
             }
         }
-        if let Some(number) = self.signals.received() {
-            return Ok(Some(Event::Signal(number)));
+        if let Some(number) = self.signals.pending().find(|signal| *signal != SIGCHLD) {
+            return Ok(Some(HostEvent::Signal(number)));
         }
-        if self.exchange.is_attached() {
+        if self.exchange.offered.is_attached() {
             self.exchange.pass_size()?;
         }
         self.exchange.move_bytes()?;
         self.ended_child()
     }
 
-    fn ended_child(&mut self) -> io::Result<Option<Event>> {
+    fn ended_child(&mut self) -> io::Result<Option<HostEvent>> {
         if let Some(session) = &mut self.attachment
-            && let Some(status) = session.status()?
+            && let Some(status) = session.0.status()?
         {
-            return Ok(Some(Event::Left(status)));
+            return Ok(Some(HostEvent::Left(status)));
         }
-        Ok(self.command.status()?.map(Event::Ended))
+        Ok(self.command.0.status()?.map(HostEvent::CommandEnded))
     }
 
-    fn wait(&self, limit: Option<Duration>) -> io::Result<Woken> {
+    fn wait(&self, limit: Option<Duration>) -> io::Result<HostReady> {
         let (command, from_command) = self.exchange.command();
         let (line, from_client) = self.exchange.offered();
-        let mut set = vec![
-            PollFd::new(self.signals.arrival(), PollFlags::IN),
-            PollFd::new(line.events(), PollFlags::IN),
-            PollFd::new(command, from_command),
+        let mut fds = vec![
+            poll::readable(self.signals.get_read()),
+            poll::readable(&line.events),
+            poll::entry(command.master.as_fd(), from_command),
         ];
-        let offered = from_client.map(|interest| {
-            set.push(PollFd::new(line, interest));
-            set.len() - 1
-        });
-        let session = self.attachment.as_ref().and_then(Attachment::end);
-        let ends = [self.command.end(), session].into_iter().flatten();
-        set.extend(ends.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN)));
-        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-        match poll(&mut set, limit.as_ref()) {
-            // A signal: its handler has made `arrival` readable.
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let offered = offered.map_or(PollFlags::empty(), |index| set[index].revents());
-        Ok(Woken { by_a_client: !set[1].revents().is_empty(), offered })
+        let session = self.attachment.as_ref().and_then(|session| session.0.end());
+        let ends = [self.command.0.end(), session].into_iter().flatten();
+        fds.extend(ends.map(|end| poll::entry(end, PollFlags::IN)));
+        fds.extend(from_client.map(|interest| poll::entry(line.master.as_fd(), interest)));
+        poll::wait(&mut fds, limit.map(|limit| Instant::now() + limit))?;
+        let client = !fds[1].revents().is_empty();
+        let offered = from_client.and(fds.last()).map(rustix::event::PollFd::revents);
+        Ok(HostReady { client, offered: offered.unwrap_or(PollFlags::empty()) })
     }
 }
 
-/// What ended a wait. The rest is simply tried.
-struct Woken {
-    /// Somebody opened the offered console, or reads it.
-    by_a_client: bool,
-    /// What was found on its master.
+/// What ended a wait. Everything else is simply tried.
+struct HostReady {
+    /// A client opened the offered console, or reads it.
+    client: bool,
+    /// The events of the offered console.
     offered: PollFlags,
 }
 
-/// How long the last words of a command have been waiting for a client.
-struct Farewell {
+struct Drain {
+    /// The last moment when bytes were moved or read.
     since: Instant,
-    looks: usize,
-}
-
-impl Farewell {
-    fn new() -> Self {
-        Self { since: Instant::now(), looks: 0 }
-    }
-
-    fn lasts_longer_than(&self, patience: Duration) -> bool {
-        self.since.elapsed() > patience
-    }
+    /// Whether the last look found nothing unread.
+    was_empty: bool,
 }

@@ -1,62 +1,59 @@
-//! What was found, in the form in which it is shown: all text in it is safe to show.
+//! What `status` found, as it is shown: all text in it is safe to show.
 
-use std::ops::Range;
-use std::path::Path;
-use std::time::SystemTime;
+use std::{collections::HashMap, ops::Range, path::Path, time::SystemTime};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
-use super::users::Users;
-use crate::claim::{Convention, Found, Holder, Overview, Standing, State, Suspicion, Verdict, Way};
-use crate::console::{Kind, NotAConsole, OtherEnd, Role};
-use crate::exit_status::ExitStatus;
-use crate::printable::Printable;
-use crate::process::{Census, Process};
+use crate::console::peer::{Peer, Role};
+use crate::console::{kind::Kind, target::TargetError};
+use crate::locks::staleness::{LockStatus, UnknownReason};
+use crate::process::{Process, snapshot::ProcessSnapshot};
+use crate::status::console_status::{ConsoleState, ConsoleStatus, Evidence, Holder, LockReport};
+use crate::{
+    exit_status::ExitStatus, locks::names::Convention, printable::Printable,
+    status::scanner::Inventory,
+};
 
-/// What was found.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) struct Report {
     pub(super) consoles: Vec<ConsoleRow>,
     pub(super) locks: Vec<LockRow>,
-    /// What could not be seen, in one line.
     pub(super) unseen: Option<String>,
-    /// Those that were named and are no consoles.
-    missing: Vec<NotAConsole>,
-    /// Whether something of a lock was hidden.
+    /// Why named consoles are not consoles.
+    pub(super) missing: Vec<TargetError>,
     lock_hidden: bool,
-    users: Users,
+    /// User names, safe to show: each is looked up once, since the user database may be remote.
+    users: HashMap<u32, String>,
 }
 
-/// A console.
-#[derive(Debug, Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct ConsoleRow {
-    /// As it was named, else its path.
     pub(super) console: String,
     pub(super) path: Option<String>,
     pub(super) kind: Option<&'static str>,
     #[serde(serialize_with = "word_or_missing")]
-    pub(super) state: Option<State>,
+    pub(super) state: Option<ConsoleState>,
     pub(super) holders: Vec<HolderRow>,
-    pub(super) other_end: Vec<OtherEndRow>,
-    pub(super) other_end_unseen: bool,
-    /// Which of the lock files are its own.
+    #[serde(rename = "other_end")]
+    pub(super) peer: Vec<PeerRow>,
+    #[serde(rename = "other_end_unseen")]
+    pub(super) peer_unseen: bool,
     #[serde(skip)]
     pub(super) locks: Range<usize>,
 }
 
-/// Somebody who has a console.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct HolderRow {
     #[serde(flatten)]
     pub(super) process: ProcessRow,
     pub(super) terminal: Option<String>,
     #[serde(serialize_with = "moment")]
     pub(super) since: Option<SystemTime>,
-    #[serde(serialize_with = "words")]
-    pub(super) by: Vec<Way>,
+    #[serde(serialize_with = "evidence")]
+    pub(super) by: Vec<Evidence>,
 }
 
-/// What is known of a process.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct ProcessRow {
     pub(super) pid: Option<i32>,
@@ -64,185 +61,160 @@ pub(super) struct ProcessRow {
     pub(super) user: Option<String>,
 }
 
-/// What is at the other end of a console.
-#[derive(Debug, Serialize)]
-pub(super) struct OtherEndRow {
+#[derive(Serialize)]
+pub(super) struct PeerRow {
     kind: &'static str,
     name: Option<String>,
     #[serde(flatten)]
     process: ProcessRow,
-    /// All of it in short.
     #[serde(skip)]
     pub(super) text: String,
 }
 
-/// A lock file.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct LockRow {
     pub(super) lock: String,
     convention: Convention,
     pub(super) console: Option<String>,
     #[serde(serialize_with = "lock_word")]
-    pub(super) state: State,
+    pub(super) state: ConsoleState,
     pub(super) note: Option<String>,
     #[serde(flatten)]
     pub(super) process: ProcessRow,
     #[serde(serialize_with = "moment")]
     pub(super) since: Option<SystemTime>,
-    /// Whether it belongs to no console that is there.
     #[serde(skip)]
     pub(super) stray: bool,
 }
 
 impl Report {
-    pub(super) fn new(census: &Census) -> Self {
-        Self {
-            consoles: Vec::new(),
-            locks: Vec::new(),
-            unseen: unseen(census),
-            missing: Vec::new(),
-            lock_hidden: false,
-            users: Users::default(),
-        }
+    pub(super) fn new(snapshot: &ProcessSnapshot) -> Self {
+        Self { unseen: unseen(snapshot), ..Self::default() }
     }
 
-    /// Adds all that was found.
-    pub(super) fn add_all(&mut self, overview: Overview) {
-        for standing in overview.consoles {
-            let path = standing.target.path().to_path_buf();
-            self.add(&path, standing);
+    pub(super) fn add_all(&mut self, inventory: Inventory) {
+        for status in inventory.consoles {
+            let path = status.target.path().to_path_buf();
+            self.add(&path, status);
         }
-        overview.strays.iter().for_each(|lock| self.add_lock(lock, true));
+        inventory.strays.iter().for_each(|lock| self.add_lock(lock, true));
     }
 
-    /// Adds a console that was found by the name `name`.
-    pub(super) fn add(&mut self, name: &Path, standing: Standing) {
+    pub(super) fn add(&mut self, name: &Path, status: ConsoleStatus) {
         let first = self.locks.len();
-        standing.locks.iter().for_each(|lock| self.add_lock(lock, false));
+        status.locks.iter().for_each(|lock| self.add_lock(lock, false));
         let row = ConsoleRow {
             console: shown(name),
-            path: Some(shown(standing.target.path())),
-            kind: Some(match standing.target.kind() {
+            path: Some(shown(status.target.path())),
+            kind: Some(match status.target.kind {
                 Kind::Pty => "pty",
                 Kind::Serial => "serial",
             }),
-            state: Some(standing.state),
-            holders: standing.holders.into_iter().map(|holder| self.holder(holder)).collect(),
-            other_end: standing.other_end.iter().map(|end| self.other_end(end)).collect(),
-            other_end_unseen: standing.other_end_unseen,
+            state: Some(status.state),
+            holders: status.holders.into_iter().map(|holder| self.holder(holder)).collect(),
+            peer: status.peer.iter().map(|end| self.peer(end)).collect(),
+            peer_unseen: status.peer_unseen,
             locks: first..self.locks.len(),
         };
         self.consoles.push(row);
     }
 
-    /// Adds what was named and is no console.
-    pub(super) fn add_missing(&mut self, name: &Path, why: NotAConsole) {
-        self.consoles.push(ConsoleRow {
-            console: shown(name),
-            path: None,
-            kind: None,
-            state: None,
-            holders: Vec::new(),
-            other_end: Vec::new(),
-            other_end_unseen: false,
-            locks: 0..0,
-        });
+    pub(super) fn add_missing(&mut self, name: &Path, why: TargetError) {
+        self.consoles.push(ConsoleRow { console: shown(name), ..ConsoleRow::default() });
         self.missing.push(why);
     }
 
-    fn add_lock(&mut self, found: &Found, stray: bool) {
-        let (state, note, process) = match &found.verdict {
-            Verdict::Dead(death) => (State::Dead, Some(death.to_string()), None),
-            Verdict::Suspect(why) => {
-                let perhaps = match why {
-                    Suspicion::PerhapsRecycled(process) => Some(&**process),
-                    _ => None,
-                };
-                (State::Suspect, Some(why.to_string()), perhaps)
+    fn add_lock(&mut self, found: &LockReport, stray: bool) {
+        let (state, note, process) = match &found.status {
+            LockStatus::Stale(death) => (ConsoleState::Stale, Some(death.to_string()), None),
+            LockStatus::Unknown(why @ UnknownReason::PerhapsRecycled(process)) => {
+                (ConsoleState::Unknown, Some(why.to_string()), Some(&**process))
             }
-            Verdict::Foreign(process) | Verdict::Ours(process) => {
-                (State::Held, None, Some(process))
+            LockStatus::Unknown(why) => (ConsoleState::Unknown, Some(why.to_string()), None),
+            LockStatus::Foreign(process) | LockStatus::Vconsole(process) => {
+                (ConsoleState::Held, None, Some(process))
             }
         };
-        self.lock_hidden |= matches!(found.verdict, Verdict::Suspect(Suspicion::Unreadable))
+        self.lock_hidden |= matches!(found.status, LockStatus::Unknown(UnknownReason::Unreadable))
             || process.is_some_and(|process| process.program.is_none());
-        let row = LockRow {
-            lock: shown(&found.path),
-            convention: found.convention,
-            console: found.console.as_ref().map(shown),
-            state,
-            note,
-            process: process.map(|process| self.process(process)).unwrap_or_default(),
-            since: Some(found.written),
-            stray,
-        };
-        self.locks.push(row);
+        let (lock, console) = (shown(&found.path), found.console.as_ref().map(shown));
+        let process = process.map(|process| self.process(process)).unwrap_or_default();
+        let (convention, since) = (found.convention, Some(found.written));
+        self.locks.push(LockRow { lock, convention, console, state, note, process, since, stray });
     }
 
     fn holder(&mut self, holder: Holder) -> HolderRow {
-        let process = holder.process.as_ref();
-        HolderRow {
-            process: process.map(|process| self.process(process)).unwrap_or_default(),
-            terminal: process.and_then(Process::terminal_name),
-            since: holder.since,
-            by: holder.by,
-        }
+        let Holder { process, by, since } = holder;
+        let terminal = process.as_ref().and_then(Process::terminal_name);
+        let process = process.map(|process| self.process(&process)).unwrap_or_default();
+        HolderRow { process, terminal, since, by }
     }
 
-    fn other_end(&mut self, end: &OtherEnd) -> OtherEndRow {
+    fn peer(&mut self, end: &Peer) -> PeerRow {
         let (kind, name) = match &end.role {
             Role::Guest(name) => ("guest", name.as_ref()),
             Role::Container(name) => ("container", Some(name)),
             Role::Program => ("program", None),
         };
-        OtherEndRow {
-            kind,
-            name: name.map(shown),
-            process: self.process(&end.process),
-            text: end.to_string(),
-        }
+        let (name, text) = (name.map(shown), end.to_string());
+        PeerRow { kind, name, process: self.process(&end.process), text }
     }
 
     fn process(&mut self, process: &Process) -> ProcessRow {
-        ProcessRow {
-            pid: Some(process.pid),
-            program: process.program.as_ref().map(shown),
-            user: self.users.of(process),
-        }
+        let name = |uid: u32| process.user().map_or_else(|| uid.to_string(), shown);
+        let user = |uid| self.users.entry(uid).or_insert_with(|| name(uid)).clone();
+        let (program, user) = (process.program.as_ref().map(shown), process.uid.map(user));
+        ProcessRow { pid: Some(process.pid), program, user }
     }
 
-    /// Whether all was seen that there is to see.
     pub(super) fn is_complete(&self) -> bool {
         self.unseen.is_none() && !self.lock_hidden
     }
 
-    /// Whether there is nothing to show.
     pub(super) fn is_empty(&self) -> bool {
         self.consoles.is_empty() && self.locks.is_empty()
     }
 
-    /// Why what was named is no console.
-    pub(super) fn into_missing(self) -> Vec<NotAConsole> {
-        self.missing
-    }
-
-    /// That of the gravest console that was named. Without names it is no question, and no answer.
+    /// The status of the most serious named console. Without names it is always 0.
     pub(super) fn exit_status(&self, named: bool) -> ExitStatus {
         let gravest = self.consoles.iter().map(|console| console.state);
-        // What is missing is the gravest of all.
         let gravest = gravest.reduce(|a, b| Some(a?.max(b?)));
         match gravest.filter(|_| named) {
-            None | Some(Some(State::Free | State::Dead)) => ExitStatus::Done,
-            Some(Some(State::Suspect | State::Held)) => ExitStatus::Busy,
+            None | Some(Some(ConsoleState::Free | ConsoleState::Stale)) => ExitStatus::Done,
+            Some(Some(ConsoleState::Unknown | ConsoleState::Held)) => ExitStatus::Busy,
             Some(None) => ExitStatus::NoConsole,
         }
     }
 }
 
-/// What the census could not see, in one line.
-fn unseen(census: &Census) -> Option<String> {
-    let what = match census.hidden() {
-        _ if !census.shows_everybody() => "the processes that /proc does not show".to_owned(),
+/// Grows when a field changes its meaning or goes; new fields may come at any time.
+const VERSION: u32 = 1;
+
+/// The JSON document; vconsole-status(1) describes it.
+#[derive(Serialize)]
+pub(super) struct Document<'a> {
+    version: u32,
+    complete: bool,
+    unseen: Option<&'a str>,
+    consoles: &'a [ConsoleRow],
+    locks: &'a [LockRow],
+}
+
+/// `write` decides about the layout.
+pub(super) fn to_json<'a>(
+    report: &'a Report,
+    write: fn(&Document<'a>) -> serde_json::Result<String>,
+) -> anyhow::Result<String> {
+    let complete = report.is_complete();
+    let Report { consoles, locks, unseen, .. } = report;
+    let unseen = unseen.as_deref();
+    let document = Document { version: VERSION, complete, unseen, consoles, locks };
+    Ok(write(&document).context("cannot write JSON")? + "\n")
+}
+
+fn unseen(snapshot: &ProcessSnapshot) -> Option<String> {
+    let what = match snapshot.hidden() {
+        _ if !snapshot.shows_everybody() => "the processes that /proc does not show".to_owned(),
         0 => return None,
         1 => "what 1 process of another user has open".to_owned(),
         count => format!("what {count} processes of other users have open"),
@@ -258,13 +230,13 @@ type Written<S> = Result<<S as serde::Serializer>::Ok, <S as serde::Serializer>:
 
 // What serde calls, it calls with references.
 #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref)]
-fn word_or_missing<S: serde::Serializer>(state: &Option<State>, to: S) -> Written<S> {
-    to.serialize_str(state.map_or("missing", State::word))
+fn word_or_missing<S: serde::Serializer>(state: &Option<ConsoleState>, to: S) -> Written<S> {
+    to.serialize_str(state.map_or("missing", ConsoleState::word))
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
-fn lock_word<S: serde::Serializer>(state: &State, to: S) -> Written<S> {
-    to.serialize_str(if *state == State::Held { "live" } else { state.word() })
+fn lock_word<S: serde::Serializer>(state: &ConsoleState, to: S) -> Written<S> {
+    to.serialize_str(if *state == ConsoleState::Held { "live" } else { state.word() })
 }
 
 #[allow(clippy::ref_option)]
@@ -273,6 +245,6 @@ fn moment<S: serde::Serializer>(moment: &Option<SystemTime>, to: S) -> Written<S
     moment.map(|moment| moment.to_string()).serialize(to)
 }
 
-fn words<S: serde::Serializer>(ways: &[Way], to: S) -> Written<S> {
-    to.collect_seq(ways.iter().map(|way| way.word()))
+fn evidence<S: serde::Serializer>(evidence: &[Evidence], to: S) -> Written<S> {
+    to.collect_seq(evidence.iter().map(|evidence| evidence.word()))
 }

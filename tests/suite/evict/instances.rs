@@ -21,7 +21,7 @@ slave = os.open(sys.argv[1], os.O_RDWR)
 print('ready', flush=True)
 signal.pause()";
     let leader = Program::new("python3").args(["-c", script]).arg(guest).arg(its).piped();
-    leader.stdout().hears("ready");
+    leader.stdout().receives("ready");
     leader
 }
 

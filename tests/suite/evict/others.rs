@@ -26,12 +26,12 @@ fn who_intruded_on_a_vconsole_is_evicted_when_that_is_taken_over() {
     desk.shows("has opened the console as well");
     let new = Vconsole::attach(&guest).locks(&locks).arg("--force").attached_to_pipes();
     assert_eq!(old.wait(), 4);
-    new.stderr().hears(format!("evicted sleep (pid {}, root) by hanging up", intruder.pid()));
+    new.stderr().receives(format!("evicted sleep (pid {}, root) by hanging up", intruder.pid()));
     assert!(is_alive(intruder.pid().cast_signed()));
     guest.say("all of it for one");
-    new.stdout().hears_exactly("all of it for one");
+    new.stdout().receives_exactly("all of it for one");
     new.types("and back");
-    guest.hears_exactly("and back");
+    guest.receives_exactly("and back");
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     locks.assert_empty();
@@ -50,7 +50,7 @@ fn who_is_ended_while_it_evicts_an_intruder_says_that_and_nothing_else() {
         let new = log.of(Vconsole::attach(&guest).locks(&locks).arg("--force")).piped();
         assert_eq!(old.wait(), 4);
         let start = Instant::now();
-        new.stderr().hears("waiting for it to leave");
+        new.stderr().receives("waiting for it to leave");
         new.signal(Signal::INT);
         took_less_than(Duration::from_secs(4), start);
         let told = new.output();
@@ -135,7 +135,7 @@ fn root_does_not_hang_up_who_would_be_ended_by_that() {
     // A session of its own, and no terminal but the console, which it got by accident.
     let script = "exec 3<>\"$1\"; echo open; exec sleep 1000";
     let daemon = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
-    daemon.stdout().hears("open");
+    daemon.stdout().receives("open");
     until("it is a sleep", || {
         fs::read_to_string(format!("/proc/{}/comm", daemon.pid())).unwrap() == "sleep\n"
     });
@@ -153,7 +153,7 @@ fn root_does_not_hang_up_a_line_whose_session_s_leader_has_closed_it() {
     // The leader gets the console as its terminal, and only its child has it open.
     let script = ": < \"$1\"; sleep 1000 3<> \"$1\" & echo open; wait";
     let leader = Program::new("sh").args(["-c", script, "sh"]).arg(&guest).piped();
-    leader.stdout().hears("open");
+    leader.stdout().receives("open");
     let opener = || {
         let children = format!("/proc/{0}/task/{0}/children", leader.pid());
         let child = fs::read_to_string(children).unwrap();
@@ -187,7 +187,7 @@ fn who_leaves_while_it_is_looked_at_is_in_nobody_s_way() {
         client.signal(Signal::KILL);
         client.wait();
         pause.is_over(&[&stopped]);
-        session.stderr().hears("connected to");
+        session.stderr().receives("connected to");
         assert_eq!(locks.names(), all_names(&guest), "{point}");
         session.signal(Signal::TERM);
         assert_eq!(session.wait(), 143);

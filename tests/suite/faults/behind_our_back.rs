@@ -28,22 +28,23 @@ fn are_there_again(stage: &Stage, session: &Session) {
 }
 
 #[test]
-fn a_lock_that_somebody_overwrites_is_ours_again() {
-    in_time(|| {
+fn an_overwritten_lock_is_reported_and_left_alone() {
+    for (contents, signal) in
+        [("", Signal::TERM), ("garbage", Signal::KILL), (NOBODY, Signal::KILL)]
+    {
         let stage = Stage::new();
         let session = stage.attach().attached_on(&stage.terminal);
-        for contents in ["", "garbage", NOBODY] {
-            stage.terminal.clear();
-            // In place: it is the same file, and so are the other names.
-            stage.locks.write(&path_name(&stage.guest), contents);
-            stage.terminal.shows("it is ours again");
-            are_there_again(&stage, &session);
-        }
+        // In place: it is the same file, and so are the other names.
+        stage.locks.write(&path_name(&stage.guest), contents);
+        stage.terminal.shows("it is not ours any more");
         stage.talks("still here");
-        stage.terminal.types("\x1d.");
-        assert_eq!(session.wait(), 0);
-        stage.is_as_before();
-    });
+        session.signal(signal);
+        assert_eq!(session.wait(), 128 + signal.as_raw());
+        for name in all_names(&stage.guest) {
+            assert_eq!(stage.locks.read(&name).unwrap(), contents.as_bytes());
+        }
+        until("the terminal is restored", || stage.terminal.settings() == stage.before);
+    }
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn a_lock_that_a_living_program_overwrites_is_theirs() {
         0,
     )
     .unwrap();
-    stage.terminal.shows("somebody took the lock");
+    stage.terminal.shows("somebody changed the lock");
     stage.talks("still here");
     stage.terminal.types("\x1d.");
     assert_eq!(session.wait(), 0);
@@ -68,48 +69,29 @@ fn a_lock_that_a_living_program_overwrites_is_theirs() {
 }
 
 #[test]
-fn an_overwritten_lock_is_given_back_also_by_the_guard() {
+fn a_lock_directory_that_is_moved_or_replaced_is_reported() {
     in_time(|| {
-        let stage = Stage::new();
-        let session = stage.attach().attached_on(&stage.terminal);
-        stage.locks.write(&path_name(&stage.guest), "garbage");
-        are_there_again(&stage, &session);
-        session.signal(Signal::KILL);
-        assert_eq!(session.wait(), 137);
-        stage.nothing_is_left();
-        stage.is_as_before();
-    });
-}
-
-/// Takes the lock directory away, and gives where it is by then.
-fn moves(stage: &Stage) -> std::path::PathBuf {
-    let aside = stage.runtime.path().join("old-locks");
-    fs::rename(stage.locks.path(), &aside).unwrap();
-    aside
-}
-
-fn make_directory(stage: &Stage) {
-    fs::create_dir(stage.locks.path()).unwrap();
-    set_mode(stage.locks.path(), 0o1777);
-}
-
-#[test]
-fn a_session_follows_its_lock_directory_that_is_replaced() {
-    in_time(|| {
-        for signal in [Signal::TERM, Signal::KILL] {
+        for (replaced, signal) in
+            [(false, Signal::TERM), (true, Signal::TERM), (true, Signal::KILL)]
+        {
             let stage = Stage::new();
             let session = stage.attach().attached_on(&stage.terminal);
-            let old = moves(&stage);
-            make_directory(&stage);
-            are_there_again(&stage, &session);
-            assert_eq!(fs::read_dir(&old).unwrap().count(), 0, "left in the old one");
-            // It is watched as well.
-            fs::remove_file(stage.locks.path().join(path_name(&stage.guest))).unwrap();
-            are_there_again(&stage, &session);
+            let moved = stage.runtime.path().join("old-locks");
+            fs::rename(stage.locks.path(), &moved).unwrap();
+            if replaced {
+                fs::create_dir(stage.locks.path()).unwrap();
+                set_mode(stage.locks.path(), 0o1777);
+            }
+            stage.terminal.shows("was moved or removed");
             stage.talks("still here");
             session.signal(signal);
             assert_eq!(session.wait(), 128 + signal.as_raw());
-            fs::remove_dir(&old).unwrap();
+            // Released where they are.
+            until("nothing is left", || fs::read_dir(&moved).unwrap().count() == 0);
+            fs::remove_dir(&moved).unwrap();
+            if !replaced {
+                fs::create_dir(stage.locks.path()).unwrap();
+            }
             stage.nothing_is_left();
             stage.is_as_before();
         }
@@ -117,36 +99,17 @@ fn a_session_follows_its_lock_directory_that_is_replaced() {
 }
 
 #[test]
-fn without_a_lock_directory_a_session_says_so_and_waits_for_another() {
+fn the_locks_in_a_directory_that_is_removed_are_reported() {
     in_time(|| {
         let stage = Stage::new();
         let session = stage.attach().attached_on(&stage.terminal);
-        let old = moves(&stage);
-        stage.terminal.shows("is gone");
-        stage.talks("still here");
-        make_directory(&stage);
-        are_there_again(&stage, &session);
-        stage.terminal.shows("following it");
-        stage.terminal.types("\x1d.");
-        assert_eq!(session.wait(), 0);
-        assert_eq!(fs::read_dir(&old).unwrap().count(), 0);
-        fs::remove_dir(&old).unwrap();
-        stage.is_as_before();
-    });
-}
-
-#[test]
-fn a_lock_directory_that_is_removed_is_said_to_be_gone() {
-    in_time(|| {
-        let stage = Stage::new();
-        let session = stage.attach().attached_on(&stage.terminal);
-        // It may make its locks again in between.
+        // The session may create its locks again in between.
         until("the directory is removed", || fs::remove_dir_all(stage.locks.path()).is_ok());
-        stage.terminal.shows("is gone");
-        make_directory(&stage);
-        are_there_again(&stage, &session);
+        stage.terminal.shows("somebody removed the lock");
+        stage.talks("still here");
         stage.terminal.types("\x1d.");
         assert_eq!(session.wait(), 0);
+        fs::create_dir(stage.locks.path()).unwrap();
         stage.is_as_before();
     });
 }

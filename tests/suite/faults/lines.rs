@@ -113,7 +113,7 @@ fn a_window_that_never_rests_loses_no_byte() {
         let storm = scope.spawn(|| (0..5_000).for_each(|_| piped.signal(Signal::WINCH)));
         let text = crate::pipes::noise(500_000);
         scope.spawn(|| stage.guest.say(crate::pipes::noise(500_000)));
-        piped.stdout().hears_exactly(&text);
+        piped.stdout().receives_exactly(&text);
         storm.join().unwrap();
     });
     piped.closes_stdin();

@@ -181,7 +181,7 @@ fn a_holder_that_ends_when_its_name_was_read_and_not_whose_it_is_is_gone() {
     });
     drop(holder);
     session.signal(Signal::CONT);
-    session.stderr().hears("connected to");
+    session.stderr().receives("connected to");
     session.closes_stdin();
     assert_eq!(session.wait(), 0);
     fs::remove_file(trace).unwrap();

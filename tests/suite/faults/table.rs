@@ -68,12 +68,10 @@ other clocks than everybody's: a time namespace | nothing | 0, taken over 4, kil
 locks removed | nothing | 0 | lock_traps::a_lock_that_somebody_removes_is_made_again
 locks removed, on a filesystem without O_TMPFILE | nothing | 0 | faults::behind_our_back::a_lock_is_made_again_by_the_name_of_another_where_no_file_is_without_a_name
 others' files made and removed beside the locks | nothing | 0 | faults::behind_our_back::what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing
-a lock overwritten | nothing | 0 | faults::behind_our_back::a_lock_that_somebody_overwrites_is_ours_again
+a lock overwritten | that lock, and it says so | 0 | faults::behind_our_back::an_overwritten_lock_is_reported_and_left_alone
 a lock overwritten by a living program | that lock, and it says so | 0 | faults::behind_our_back::a_lock_that_a_living_program_overwrites_is_theirs
-a lock overwritten, then SIGKILL | nothing | 137 | faults::behind_our_back::an_overwritten_lock_is_given_back_also_by_the_guard
-a lock directory replaced, then TERM or KILL | nothing | 143, 137 | faults::behind_our_back::a_session_follows_its_lock_directory_that_is_replaced
-a lock directory moved away | nothing | 0 | faults::behind_our_back::without_a_lock_directory_a_session_says_so_and_waits_for_another
-a lock directory removed | nothing | 0 | faults::behind_our_back::a_lock_directory_that_is_removed_is_said_to_be_gone
+a lock directory moved away or replaced | its locks, and it says so | 0 | faults::behind_our_back::a_lock_directory_that_is_moved_or_replaced_is_reported
+a lock directory removed | its locks, and it says so | 0 | faults::behind_our_back::the_locks_in_a_directory_that_is_removed_are_reported
 SIGKILL at any moment | what was in its buffers | 137 | guard::a_session_killed_at_any_moment_leaves_nothing_behind
 ";
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use vconsole::printable::Printable;
+use vconsole::Printable;
 
 use super::DEADLINE;
 
@@ -28,7 +28,7 @@ pub(crate) struct Ear {
 struct Shared {
     heard: Mutex<Heard>,
     changed: Condvar,
-    wake: OwnedFd,
+    notify: OwnedFd,
 }
 
 #[derive(Default)]
@@ -65,9 +65,9 @@ impl Ear {
 
     /// The same, but paused.
     pub(super) fn asleep(descriptor: Arc<OwnedFd>, what: impl Into<String>, ends: Ends) -> Self {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let notify = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let heard = Mutex::new(Heard { paused: true, ..Heard::default() });
-        let shared = Arc::new(Shared { heard, changed: Condvar::new(), wake });
+        let shared = Arc::new(Shared { heard, changed: Condvar::new(), notify });
         let listener = Arc::clone(&shared);
         let thread = std::thread::spawn(move || listener.listen(&descriptor, ends));
         Self { what: what.into(), shared, thread: Some(thread) }
@@ -75,7 +75,7 @@ impl Ear {
 
     /// Waits until `bytes` were heard, anywhere.
     #[track_caller]
-    pub(crate) fn hears(&self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn receives(&self, bytes: impl AsRef<[u8]>) {
         let wanted = bytes.as_ref();
         let mut searched = 0;
         self.wait_for(&format!("\"{}\"", Printable::bytes(wanted)), |heard| {
@@ -87,9 +87,9 @@ impl Ear {
 
     /// Waits until as many bytes were heard as `bytes` has, and asserts that they are these.
     #[track_caller]
-    pub(crate) fn hears_exactly(&self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn receives_exactly(&self, bytes: impl AsRef<[u8]>) {
         let wanted = bytes.as_ref();
-        self.hears_at_least(wanted.len());
+        self.receives_at_least(wanted.len());
         let heard = self.so_far();
         assert!(
             heard == wanted,
@@ -102,7 +102,7 @@ impl Ear {
 
     /// Waits until `count` bytes were heard.
     #[track_caller]
-    pub(crate) fn hears_at_least(&self, count: usize) {
+    pub(crate) fn receives_at_least(&self, count: usize) {
         self.wait_for(&format!("{count} bytes"), |heard| (heard.len() >= count).then_some(()));
     }
 
@@ -162,7 +162,7 @@ impl Ear {
     fn close(&mut self) {
         self.shared.lock().closing = true;
         self.shared.changed.notify_all();
-        self.shared.wake();
+        self.shared.notify();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
@@ -171,7 +171,7 @@ impl Ear {
     /// Stops reading: whoever writes gets stuck.
     pub(crate) fn pause(&self) {
         self.shared.lock().paused = true;
-        self.shared.wake();
+        self.shared.notify();
     }
 
     /// Reads on.
@@ -223,8 +223,8 @@ impl Shared {
         self.changed.wait_timeout_while(heard, DEADLINE, same).unwrap().0
     }
 
-    fn wake(&self) {
-        rustix::io::write(&self.wake, &1_u64.to_ne_bytes()).unwrap();
+    fn notify(&self) {
+        rustix::io::write(&self.notify, &1_u64.to_ne_bytes()).unwrap();
     }
 
     fn listen(&self, descriptor: &OwnedFd, ends: Ends) {
@@ -249,13 +249,13 @@ impl Shared {
         !self.changed.wait_while(heard, idle).unwrap().closing
     }
 
-    /// Waits for bytes or for [`Shared::wake`] (then [`Errno::AGAIN`]), and reads.
+    /// Waits for bytes or for [`Shared::notify`] (then [`Errno::AGAIN`]), and reads.
     fn read(&self, from: &OwnedFd, buffer: &mut [u8], ends: Ends) -> Result<usize, Errno> {
-        let mut set = [PollFd::new(from, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
+        let mut set = [PollFd::new(from, PollFlags::IN), PollFd::new(&self.notify, PollFlags::IN)];
         poll(&mut set, None)?;
         let (found, woken) = (set[0].revents(), !set[1].revents().is_empty());
         if woken {
-            rustix::io::read(&self.wake, &mut [0; 8])?;
+            rustix::io::read(&self.notify, &mut [0; 8])?;
             return Err(Errno::AGAIN);
         }
         if ends == Ends::Never && !found.contains(PollFlags::IN) {
@@ -272,7 +272,7 @@ impl Shared {
     /// Nothing tells the holder of a master that a slave was opened again: look in a moment.
     fn nap(&self) {
         let moment = Timespec::try_from(Duration::from_millis(2)).unwrap();
-        let _ = poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], Some(&moment));
+        let _ = poll(&mut [PollFd::new(&self.notify, PollFlags::IN)], Some(&moment));
     }
 }
 

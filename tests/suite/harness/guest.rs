@@ -53,14 +53,14 @@ impl Guest {
 
     /// Waits until the guest has read `bytes`, anywhere in its input.
     #[track_caller]
-    pub(crate) fn hears(&self, bytes: impl AsRef<[u8]>) {
-        self.ear().hears(bytes);
+    pub(crate) fn receives(&self, bytes: impl AsRef<[u8]>) {
+        self.ear().receives(bytes);
     }
 
     /// Waits until the guest has read as many bytes, and asserts that they are these.
     #[track_caller]
-    pub(crate) fn hears_exactly(&self, bytes: impl AsRef<[u8]>) {
-        self.ear().hears_exactly(bytes);
+    pub(crate) fn receives_exactly(&self, bytes: impl AsRef<[u8]>) {
+        self.ear().receives_exactly(bytes);
     }
 
     /// What the guest reads.
@@ -295,7 +295,7 @@ impl Client {
     /// Waits until `text` was printed.
     #[track_caller]
     pub(crate) fn shows(&self, text: impl AsRef<[u8]>) {
-        self.ear.hears(text);
+        self.ear.receives(text);
     }
 
     /// What it reads.

@@ -144,9 +144,9 @@ impl Leader {
             text.extend([b" ", &*quoted(word)].concat());
         }
         text.extend(ON_THE_TERMINAL);
-        for (sign, path) in [(" <", &program.stdin), (" >", &program.stdout)] {
+        for (redirect, path) in [(" <", &program.stdin), (" >", &program.stdout)] {
             if let Some(path) = path {
-                text.extend([sign.as_bytes(), &quoted(path.as_os_str())].concat());
+                text.extend([redirect.as_bytes(), &quoted(path.as_os_str())].concat());
             }
         }
         let path = self.directory.path().join(format!("job-{job}"));

@@ -11,7 +11,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, pidfd_open,
     pidfd_send_signal, set_child_subreaper, waitid,
 };
-use vconsole::session::place::{Who, name_of};
+use vconsole::{SocketRole, socket_name};
 
 use super::{DEADLINE, ready, until};
 
@@ -64,7 +64,7 @@ impl Process {
 
     /// The names of the sockets of a session and of its guard, of which this is the session.
     pub(crate) fn socket_names(&self) -> [String; 2] {
-        [Who::Session, Who::Guard].map(|who| name_of(self.pid(), who))
+        [SocketRole::Session, SocketRole::Guard].map(|role| socket_name(self.pid(), role))
     }
 
     /// Waits until it is stopped, as SIGSTOP and SIGTSTP do it.

@@ -158,7 +158,7 @@ impl Program {
     #[track_caller]
     pub(crate) fn attached_to_pipes(&self) -> Piped {
         let piped = self.piped();
-        piped.stderr().hears("connected to");
+        piped.stderr().receives("connected to");
         piped
     }
 

@@ -43,7 +43,7 @@ impl Terminal {
     /// Waits until `text` is among what was shown.
     #[track_caller]
     pub(crate) fn shows(&self, text: impl AsRef<[u8]>) {
-        self.ear().hears(text);
+        self.ear().receives(text);
     }
 
     /// What was shown so far, since [`Terminal::clear`].

@@ -29,7 +29,7 @@ fn the_64_kib_printed_before_anybody_attached_are_delivered_whole() {
     let bytes = noise(64 * 1024);
     let (hosted, notes) = printing(&bytes);
     notes.wait_for("done");
-    hosted.client().ear().hears_exactly(&bytes);
+    hosted.client().ear().receives_exactly(&bytes);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn of_more_the_oldest_is_dropped_and_the_reader_told_how_much() {
     assert!(rest == &bytes[dropped..]);
     assert!(rest.len() >= 64 * 1024);
     let notice = format!("vconsole: {dropped} bytes of output dropped");
-    hosted.host.stderr().hears(notice);
+    hosted.host.stderr().receives(notice);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn nothing_is_dropped_while_somebody_is_attached_however_slow() {
     super::until("it is being written to", || client.unread() > 1000);
     assert!(!std::path::Path::new(&notes.path("done")).exists());
     client.ear().resume();
-    client.ear().hears_exactly(&bytes);
+    client.ear().receives_exactly(&bytes);
     notes.wait_for("done");
 }
 
@@ -80,7 +80,7 @@ fn a_reader_who_leaves_in_the_middle_leaves_the_rest_to_the_next() {
         heard.extend_from_slice(&piece[..count]);
     }
     assert!(heard == bytes[..heard.len()]);
-    hosted.client().ear().hears_exactly(&bytes[heard.len()..]);
+    hosted.client().ear().receives_exactly(&bytes[heard.len()..]);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_look_that_reads_nothing_takes_nothing() {
     for _ in 0..100 {
         drop(Client::asleep(&hosted.console));
     }
-    hosted.client().ear().hears_exactly(&bytes);
+    hosted.client().ear().receives_exactly(&bytes);
 }
 
 #[test]

@@ -4,9 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_complete::Shell;
-use vconsole::cli::Cli;
 
 /// The commands whose arguments are consoles.
 const COMMANDS: [&str; 2] = ["attach", "status"];
@@ -30,7 +29,7 @@ pub(crate) fn all() -> Vec<(PathBuf, Vec<u8>)> {
 
 fn generated(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "vconsole", &mut script);
+    clap_complete::generate(shell, &mut vconsole::command_line(), "vconsole", &mut script);
     let script = String::from_utf8(script).unwrap();
     // It does not know of hidden options: bash has all in one line, the others each in its own.
     assert!(script.contains(HIDDEN), "clap_complete knows now what is hidden");
@@ -55,7 +54,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 /// The options after which a value follows, and no console.
 fn options_with_values() -> String {
-    let program = Cli::command();
+    let program = vconsole::command_line();
     let commands = COMMANDS.map(|name| program.find_subcommand(name).unwrap());
     let arguments = commands.into_iter().flat_map(Command::get_arguments);
     let valued = arguments.filter(|argument| {

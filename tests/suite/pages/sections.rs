@@ -11,9 +11,11 @@ pub(crate) enum Part {
     Item(&'static str, &'static str),
     /// Lines as they are typed or seen.
     Example(&'static str),
+    /// The commands after the escape key, from the program's own table.
+    Keys,
 }
 
-use Part::{Example, Item, Text};
+use Part::{Example, Item, Keys, Text};
 
 type Section = (&'static str, &'static [Part]);
 
@@ -92,14 +94,7 @@ const ATTACH: &[Section] = &[
             Text(
                 "Where standard input is a terminal, the escape key (^] unless --escape says otherwise) begins a command to vconsole. It works anywhere in the input. Holding Ctrl down for the second key as well makes no difference.",
             ),
-            Item(". or q", "Detach."),
-            Item("?", "Show help."),
-            Item("s", "Show the state of the session, and who watches it."),
-            Item("b", "Send a break. A PTY carries none."),
-            Item(
-                "f",
-                "Take the wheel: who only watches drives from then on, whoever did before, as with --force.",
-            ),
+            Keys,
             Item("the escape key", "Send the escape key itself."),
         ],
     ),
@@ -145,19 +140,19 @@ const ATTACH: &[Section] = &[
         "WATCHING",
         &[
             Text(
-                "With --read-only nothing is typed, and the end of input is no reason to leave. Up to 500 may watch a session of the same user, and root everybody's: they see what its driver sees, beginning with the last 64 KiB. Its user is told who comes and who leaves, sees who watches with the escape key and s, and forbids it with --private.",
+                "With --read-only nothing is typed, and the end of input is no reason to leave. Up to 500 may watch a session of the same user, and root everybody's: they see what its operator sees, beginning with the last 64 KiB. Its user is told who comes and who leaves, sees who watches with the escape key and s, and forbids it with --private.",
             ),
             Item(
                 "who cannot keep up",
-                "Nobody who watches holds the driver up. Each gets at most 1 MB/s, all together 16 MB/s, and the last 512 KiB are kept for those who are behind; a line says how many bytes they missed. A console that prints less than 100 KB/s loses nothing of that (up to 160 who watch). Who watches runs at the lowest priority.",
+                "Nobody who watches holds the operator up. Each gets at most 1 MB/s, all together 16 MB/s, and the last 512 KiB are kept for those who are behind; a line says how many bytes they missed. A console that prints less than 100 KB/s loses nothing of that (up to 160 who watch). Who watches runs at the lowest priority.",
             ),
             Item(
                 "after a takeover",
-                "They watch the next driver, and go on at the byte at which they were. With --stay the former driver watches as well.",
+                "They watch the next operator, and go on at the byte at which they were. With --stay the former operator watches as well.",
             ),
             Item(
-                "without a driver",
-                "When the driver leaves, or where there is none, one of those who watch claims the console and reads it, and the others watch that one. Whoever comes to drive gets it from there, without --force.",
+                "without an operator",
+                "When the operator leaves, or where there is none, one of those who watch claims the console and reads it, and the others watch that one. Whoever comes to operate gets it from there, without --force.",
             ),
         ],
     ),
@@ -203,7 +198,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "event=attached how=plain|wait|force|read-only",
-                "The session has the console, and drives it unless it is read-only; with reason= if --reason was given.",
+                "The session has the console, and operates it unless it is read-only; with reason= if --reason was given.",
             ),
             Item("event=took-over from=", "The same, and that session drove it before."),
             Item("event=refused why=", "It was not let in."),
@@ -224,7 +219,7 @@ const ATTACH: &[Section] = &[
             Item("event=evicted whom= how=", "A program was made to let go of it."),
             Item(
                 "event=taken-over by= received= sent=",
-                "Another drives it now. This many bytes came from it, and went to it.",
+                "Another operates it now. This many bytes came from it, and went to it.",
             ),
             Item(
                 "event=taken-over by= ended=",
@@ -286,7 +281,9 @@ const ATTACH: &[Section] = &[
             Example("vconsole attach --escape ^A /dev/pts/5"),
             Text("Ask a guest something in a script, and get its answer:"),
             Example("printf 'uptime\\r' | vconsole attach --quiet /dev/pts/5 > answer"),
-            Text("Log a console until it hangs up, typing nothing, also while somebody drives it:"),
+            Text(
+                "Log a console until it hangs up, typing nothing, also while somebody operates it:",
+            ),
             Example("vconsole attach --read-only /dev/ttyS0 >> console.log"),
         ],
     ),

@@ -30,7 +30,7 @@ pub(super) trait Console {
 
     /// Waits until the guest has heard `text`.
     #[track_caller]
-    fn hears(&self, text: &str) {
+    fn receives(&self, text: &str) {
         let start = Instant::now();
         while !self.has_heard(text) {
             let heard = String::from_utf8_lossy(&self.heard()).into_owned();

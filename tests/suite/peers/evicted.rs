@@ -1,4 +1,4 @@
-//! `attach --force` against each program of the field: one driver afterwards, and nobody harmed who is
+//! `attach --force` against each program of the field: one operator afterwards, and nobody harmed who is
 //! not to be.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -32,7 +32,7 @@ auth_unix_rw = \"none\"
 /// Guests without what a container cannot give them. They run as the daemon does, since libvirtd would
 /// look for the accelerator anew, all the time, when they may not use what it may.
 const GUEST_SETTINGS: &str = "\
-security_driver = \"none\"
+security_operator = \"none\"
 stdio_handler = \"file\"
 ";
 const ROOTS_GUEST_SETTINGS: &str = "\
@@ -229,7 +229,7 @@ fn domain(image: &Path, directory: &Path) -> String {
           <devices>
             <emulator>/usr/bin/qemu-system-x86_64</emulator>
             <disk type='file' device='floppy'>
-              <driver name='qemu' type='raw'/>
+              <operator name='qemu' type='raw'/>
               <source file='{}'/><target dev='fda'/><readonly/>
             </disk>
             <serial type='pty'><log file='{}/serial.log' append='off'/></serial>

@@ -111,7 +111,7 @@ impl Attached {
         for _ in 0..3 {
             let typed = token();
             self.terminal.types(&typed);
-            console.hears(&typed);
+            console.receives(&typed);
             let said = token();
             console.say(&said);
             self.terminal.shows(&said);

@@ -51,7 +51,7 @@ fn in_a_chain_of_takeovers_no_byte_is_lost_and_nobody_else_gets_in() {
     let (guest, locks) = (Guest::new(), Locks::new());
     guest.chown(SOMEBODY);
     let over = AtomicBool::new(false);
-    let mut driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let mut operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let line = rustix::fs::open(guest.path(), flags, Mode::empty()).unwrap();
     let (mut said, mut typed) = (String::new(), String::new());
@@ -60,7 +60,7 @@ fn in_a_chain_of_takeovers_no_byte_is_lost_and_nobody_else_gets_in() {
     std::thread::scope(|threads| {
         let prober = threads.spawn(|| keeps_trying(&guest, &locks, &line, &over));
         for round in 0..count {
-            driver.types(format!("<{round}>"));
+            operator.types(format!("<{round}>"));
             write!(typed, "<{round}>").unwrap();
             let next = forced(&guest, &locks).piped();
             while !String::from_utf8_lossy(&next.stderr().so_far()).contains("connected") {
@@ -70,9 +70,9 @@ fn in_a_chain_of_takeovers_no_byte_is_lost_and_nobody_else_gets_in() {
                 said += &line;
                 number += 1;
             }
-            assert_eq!(driver.wait(), 4);
-            shown.extend(driver.stdout().to_the_end());
-            driver = next;
+            assert_eq!(operator.wait(), 4);
+            shown.extend(operator.stdout().to_the_end());
+            operator = next;
         }
         over.store(true, Ordering::Relaxed);
         let tries = prober.join().unwrap();
@@ -81,13 +81,13 @@ fn in_a_chain_of_takeovers_no_byte_is_lost_and_nobody_else_gets_in() {
             "{count} takeovers in {time:.1?}, {number} pieces; {tries} tries to get in between"
         );
     });
-    guest.hears_exactly(&typed);
+    guest.receives_exactly(&typed);
     guest.say("end");
-    driver.stdout().hears("end");
+    operator.stdout().receives("end");
     drop(line);
-    driver.signal(Signal::TERM);
-    assert_eq!(driver.wait(), 143);
-    shown.extend(driver.stdout().to_the_end());
+    operator.signal(Signal::TERM);
+    assert_eq!(operator.wait(), 143);
+    shown.extend(operator.stdout().to_the_end());
     assert!(
         String::from_utf8(shown).unwrap() == said + "end",
         "the outputs do not make one stream"
@@ -100,7 +100,7 @@ fn in_a_chain_of_takeovers_no_byte_is_lost_and_nobody_else_gets_in() {
 fn first_byte(program: &Program) -> (Duration, crate::harness::Piped) {
     let start = Instant::now();
     let session = program.piped();
-    session.stdout().hears_at_least(1);
+    session.stdout().receives_at_least(1);
     (start.elapsed(), session)
 }
 
@@ -115,11 +115,11 @@ fn a_takeover_shows_its_first_byte_about_as_soon_as_a_plain_attach() {
     let (mut plain, mut taken) = (Vec::new(), Vec::new());
     let _flood = guest.floods();
     for _ in 0..rounds(5) {
-        let (time, driver) = first_byte(&Vconsole::attach(&guest).locks(&locks));
+        let (time, operator) = first_byte(&Vconsole::attach(&guest).locks(&locks));
         plain.push(time);
         let (time, next) = first_byte(&forced(&guest, &locks));
         taken.push(time);
-        assert_eq!(driver.wait(), 4);
+        assert_eq!(operator.wait(), 4);
         next.signal(Signal::TERM);
         next.wait();
     }

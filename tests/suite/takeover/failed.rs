@@ -1,34 +1,34 @@
-//! A takeover that comes to nothing: the old driver goes on as if nothing had been.
+//! A takeover that comes to nothing: the old operator goes on as if nothing had been.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{drives, forced, is_as_new};
+use super::{forced, is_as_new, operates};
 use crate::harness::{
     Guest, Locks, Pause, Piped, Terminal, Vconsole, in_time, missing, silence, took_less_than,
     until,
 };
 use crate::locks::all_names;
 
-/// The driver goes on, with what it has not delivered, and can be taken over again.
+/// The operator goes on, with what it has not delivered, and can be taken over again.
 #[track_caller]
 fn goes_on(old: &Piped, guest: &Guest, locks: &Locks) {
-    old.stderr().hears("asked for the console, and did not take it");
+    old.stderr().receives("asked for the console, and did not take it");
     until("the names are its own", || {
         all_names(guest).iter().all(|name| {
             let holder = locks.read(name).unwrap_or_default();
             String::from_utf8_lossy(&holder).trim().parse() == Ok(old.pid())
         })
     });
-    drives(old, guest, locks);
+    operates(old, guest, locks);
     guest.say("still mine");
-    old.stdout().hears("still mine");
+    old.stdout().receives("still mine");
     old.types("yours?");
-    guest.hears("yours?");
+    guest.receives("yours?");
     let new = forced(guest, locks).attached_to_pipes();
     assert_eq!(old.wait(), 4);
-    drives(&new, guest, locks);
+    operates(&new, guest, locks);
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     is_as_new(guest, locks);
@@ -50,14 +50,14 @@ fn a_newcomer_that_is_killed_before_it_has_signed_changes_nothing() {
         if point == "asked" {
             // Who asked and left has not asked.
             guest.say("undisturbed");
-            old.stdout().hears("undisturbed");
+            old.stdout().receives("undisturbed");
             guest.reads_on();
-            guest.hears_exactly(&paste);
+            guest.receives_exactly(&paste);
             continue;
         }
-        old.stderr().hears("did not take it");
+        old.stderr().receives("did not take it");
         guest.reads_on();
-        guest.hears_exactly(&paste);
+        guest.receives_exactly(&paste);
         goes_on(&old, &guest, &locks);
     }
 }
@@ -70,8 +70,8 @@ fn a_newcomer_that_sleeps_too_long_is_told_that_it_was_too_late() {
         let pause = Pause::held_at(point);
         let new = pause.of(forced(&guest, &locks)).piped();
         pause.reached();
-        old.stderr().hears("did not take it");
-        drives(&old, &guest, &locks);
+        old.stderr().receives("did not take it");
+        operates(&old, &guest, &locks);
         pause.is_over(&[&new]);
         let told = new.output();
         assert_eq!(told.status, 3, "{told:?}");
@@ -81,7 +81,7 @@ fn a_newcomer_that_sleeps_too_long_is_told_that_it_was_too_late() {
 }
 
 #[test]
-fn a_newcomer_that_signs_just_when_the_old_driver_gives_up_waiting_does_not_drive_beside_it() {
+fn a_newcomer_that_signs_just_when_the_old_operator_gives_up_waiting_does_not_operate_beside_it() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let [late, giving_up] = ["signing", "keeping"].map(Pause::held_at);
     let old = giving_up.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
@@ -96,7 +96,7 @@ fn a_newcomer_that_signs_just_when_the_old_driver_gives_up_waiting_does_not_driv
 }
 
 #[test]
-fn a_signal_ends_a_newcomer_at_once_and_the_old_driver_goes_on() {
+fn a_signal_ends_a_newcomer_at_once_and_the_old_operator_goes_on() {
     in_time(|| {
         for signal in [Signal::INT, Signal::TERM] {
             let (guest, locks) = (Guest::new(), Locks::new());
@@ -122,11 +122,11 @@ fn a_terminal_stays_raw_when_nobody_takes_the_console() {
     let pause = Pause::held_at("taken");
     let new = pause.of(forced(&guest, &locks)).piped();
     pause.reached();
-    guest.say("for the driver");
+    guest.say("for the operator");
     silence(new.stdout(), Duration::from_millis(50));
     new.kill();
     desk.shows("did not take it");
-    desk.shows("for the driver");
+    desk.shows("for the operator");
     assert!(desk.is_raw());
     desk.types("\x1d.");
     assert_eq!(old.wait(), 0);
@@ -144,8 +144,8 @@ fn without_a_guard_the_newcomer_clears_the_flag() {
     let no_process =
         ["strace", "-DDD", "-o", "/dev/null", "-e", "inject=clone,clone3:error=EAGAIN"];
     let new = forced(&guest, &locks).under(no_process).piped();
-    new.stderr().hears("no guard can be started");
-    new.stderr().hears("connected");
+    new.stderr().receives("no guard can be started");
+    new.stderr().receives("connected");
     assert_eq!(old.wait(), 4);
     assert!(!is_flagged(&guest));
     new.signal(Signal::TERM);
@@ -169,9 +169,9 @@ fn a_newcomer_that_loses_its_guard_sets_the_flag_again_with_another() {
     crate::guard::kill(guard);
     until("it has no guard", || !crate::harness::is_alive(guard));
     pause.is_over(&[&new]);
-    new.stderr().hears("connected");
+    new.stderr().receives("connected");
     assert_eq!(old.wait(), 4);
-    new.stderr().hears("there is a new one");
+    new.stderr().receives("there is a new one");
     assert!(is_flagged(&guest));
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
@@ -217,7 +217,7 @@ fn a_newcomer_that_has_no_room_for_the_console_ends_nobody() {
             for_want_of_room += usize::from(output.stderr().contains("cannot be used: Too many"));
             assert!(!output.stderr().contains("kill "), "{limit}: {output:?}");
             guest.say("mine");
-            old.stdout().hears("mine");
+            old.stdout().receives("mine");
             old.stdout().forget();
             assert!(!old.has_ended(), "{limit}: {output:?}");
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::{drives, forced, is_as_new};
+use super::{forced, is_as_new, operates};
 use crate::audit::Log;
 use crate::guard::awaited_guard_of;
 use crate::harness::{
@@ -35,9 +35,9 @@ fn a_hung_session_is_ended_by_its_guard_which_hands_over() {
             desk.shows("this session did not answer, and was ended");
             until("the hung session has ended", || old.has_ended());
             assert_eq!(desk.settings(), before);
-            drives(&new, &guest, &locks);
+            operates(&new, &guest, &locks);
             guest.say("hello");
-            new.stdout().hears("hello");
+            new.stdout().receives("hello");
             new.signal(Signal::TERM);
             assert_eq!(new.wait(), 143);
             is_as_new(&guest, &locks);
@@ -60,8 +60,8 @@ fn a_hung_session_that_ends_before_it_is_ended_is_in_nobody_s_way() {
     let stopped = pause.reached();
     old.kill();
     pause.is_over(&[&stopped]);
-    new.stderr().hears("connected");
-    drives(&new, &guest, &locks);
+    new.stderr().receives("connected");
+    operates(&new, &guest, &locks);
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     is_as_new(&guest, &locks);
@@ -81,19 +81,19 @@ fn a_guard_does_not_give_away_what_its_session_gave_to_another() {
     // The first has everything, and the session that gave it does not come to know.
     let second = off(forced(&guest, &locks)).piped();
     assert_eq!(second.wait(), 3);
-    second.stderr().hears("another took it over at the same moment");
+    second.stderr().receives("another took it over at the same moment");
     until("the session that hung has ended", || old.has_ended());
     late.is_over(&[&first]);
-    first.stderr().hears("connected");
-    guest.say("one driver");
-    first.stdout().hears("one driver");
+    first.stderr().receives("connected");
+    guest.say("one operator");
+    first.stdout().receives("one operator");
     first.signal(Signal::TERM);
     assert_eq!(first.wait(), 143);
     is_as_new(&guest, &locks);
 }
 
 #[test]
-fn a_guard_gives_away_what_an_heir_has_not_taken_and_the_heir_is_told() {
+fn a_guard_gives_away_what_an_successor_has_not_taken_and_the_successor_is_told() {
     let off = |program: Program| program.args(["--locks", "off"]);
     let (guest, locks) = (Guest::new(), Locks::new());
     let held = Pause::held_at("given");
@@ -106,9 +106,9 @@ fn a_guard_gives_away_what_an_heir_has_not_taken_and_the_heir_is_told() {
     until("the session that hung has ended", || old.has_ended());
     late.is_over(&[&first]);
     assert_eq!(first.wait(), 3);
-    first.stderr().hears("it waited too long");
-    guest.say("one driver");
-    second.stdout().hears("one driver");
+    first.stderr().receives("it waited too long");
+    guest.say("one operator");
+    second.stdout().receives("one operator");
     let line = crate::harness::Client::asleep(guest.path());
     assert_eq!(vconsole::sys::is_exclusive(line.line()).ok(), Some(true), "the flag is gone");
     drop(line);
@@ -146,8 +146,8 @@ fn a_guard_does_not_give_away_what_its_session_has_given_back() {
     assert!(!guard.has_ended(), "its session waited for it no longer");
     late.is_over(&[&guard]);
     assert_eq!(new.wait(), 3);
-    guest.say("one driver");
-    third.stdout().hears_exactly("one driver");
+    guest.say("one operator");
+    third.stdout().receives_exactly("one operator");
     third.signal(Signal::TERM);
     assert_eq!(third.wait(), 143);
     is_as_new(&guest, &locks);

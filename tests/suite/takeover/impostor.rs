@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 use tempfile::TempDir;
 
 use super::hostile::comes_to;
-use super::{Runtime, another_build, drives, forced, is_as_new};
+use super::{Runtime, another_build, forced, is_as_new, operates};
 use crate::guard::awaited_guard_of;
 use crate::harness::{Guest, Locks, Output, Piped, Program, Vconsole, not_root, until};
 
@@ -91,16 +91,16 @@ fn what_a_session_says_cannot_drive_the_terminal_of_who_asked() {
     }
 }
 
-/// `new` drives, and the session that it could not ask has ended.
+/// `new` operates, and the session that it could not ask has ended.
 #[track_caller]
 fn ends_it(new: &Piped, old: &Piped, status: i32, why: &str, guest: &Guest, locks: &Locks) {
-    new.stderr().hears(format!("to vconsole (pid {}, ", old.pid()));
-    new.stderr().hears(why);
-    new.stderr().hears("connected to");
+    new.stderr().receives(format!("to vconsole (pid {}, ", old.pid()));
+    new.stderr().receives(why);
+    new.stderr().receives("connected to");
     assert_eq!(old.wait(), status);
-    drives(new, guest, locks);
+    operates(new, guest, locks);
     guest.say("hello");
-    new.stdout().hears("hello");
+    new.stdout().receives("hello");
     new.signal(Signal::TERM);
     assert_eq!(new.wait(), 143);
     is_as_new(guest, locks);
@@ -111,7 +111,7 @@ fn a_session_without_a_socket_is_ended_and_gives_everything_back_itself() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let nowhere = |program: Program| program.env("VCONSOLE_TEST_RUNTIME", "/nonexistent");
     let old = nowhere(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
-    old.stderr().hears("nobody can take this session over cleanly");
+    old.stderr().receives("nobody can take this session over cleanly");
     let new = nowhere(forced(&guest, &locks)).piped();
     ends_it(&new, &old, 143, "sent SIGTERM", &guest, &locks);
 }
@@ -169,16 +169,16 @@ fn a_newcomer_of_another_version_is_told_ours_whatever_else_it_says() {
     let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     let [door, _] = runtime.sockets_of(&session);
     for asked in
-        [r#"{"takeover":{"version":3,"whoever":["I","am"]}}"#, r#"{"watch":{"version":1}}"#]
+        [r#"{"takeover":{"version":4,"whoever":["I","am"]}}"#, r#"{"watch":{"version":1}}"#]
     {
         let line = comes_to(&door).unwrap();
         send(&line, asked.as_bytes(), SendFlags::NOSIGNAL).unwrap();
         let mut answer = [0; 200];
         let (count, _) = recv(&line, &mut answer, RecvFlags::empty()).unwrap();
         let answer = String::from_utf8(answer[..count].to_vec()).unwrap();
-        assert_eq!(answer, r#"{"unsupported":{"version":2}}"#);
+        assert_eq!(answer, r#"{"unsupported":{"version":3}}"#);
     }
-    drives(&session, &guest, &locks);
+    operates(&session, &guest, &locks);
 }
 
 /// The console of `guest`, and a file without bytes, as a session would give them.
@@ -199,7 +199,7 @@ fn a_console_that_would_make_us_wait_does_not() {
     let new = runtime.of(forced(&guest, &locks)).piped();
     let [console, file] = gift(&guest, OFlags::RDWR);
     let _line = fake.answers(GIFT, &[console.as_fd(), file.as_fd()]);
-    new.stderr().hears("connected to");
+    new.stderr().receives("connected to");
     assert!(fcntl_getfl(&console).unwrap().contains(OFlags::NONBLOCK));
 }
 

@@ -1,4 +1,4 @@
-//! Whoever is killed in the middle of a takeover, at whatever step: there is one driver or none, and no
+//! Whoever is killed in the middle of a takeover, at whatever step: there is one operator or none, and no
 //! wreck.
 //!
 //! `VCONSOLE_ROUNDS=2 cargo test takeover::killed` kills in all combinations.
@@ -66,7 +66,7 @@ fn some_choices() -> Vec<Vec<Part>> {
 }
 
 #[test]
-fn whoever_is_killed_in_the_middle_leaves_one_driver_or_none_and_no_wreck() {
+fn whoever_is_killed_in_the_middle_leaves_one_operator_or_none_and_no_wreck() {
     let choices = if rounds(1) > 1 { all_choices() } else { some_choices() };
     let all = POINTS.iter().flat_map(|point| choices.iter().map(move |choice| (*point, choice)));
     let cases = Mutex::new(all);
@@ -101,7 +101,7 @@ impl Scene {
         let (guest, locks, pause) = (Guest::new(), Locks::new(), Pause::held_at(point));
         let runtime = Runtime::new();
         let mut old = runtime.of(Vconsole::attach(&guest).locks(&locks));
-        // Which is on its way to being a driver, not to another.
+        // Which is on its way to being an operator, not to another.
         if point != "one-socket" {
             old = pause.of(old);
         }
@@ -136,25 +136,25 @@ impl Scene {
             victims.iter().all(|victim| !is_alive(self.process(*victim).pid()))
         });
         self.pause.is_over(&PARTS.map(|part| self.process(part)));
-        let new_drives = self.newcomer_drives();
+        let new_operates = self.newcomer_operates();
         // What hangs without a guard to end it is for its user to end.
-        if self.hangs && !new_drives && victims.contains(&HoldersGuard) {
+        if self.hangs && !new_operates && victims.contains(&HoldersGuard) {
             self.old.signal(Signal::KILL);
         }
         until("at most one is left", || {
-            self.old.has_ended() || (!new_drives && self.new.has_ended())
+            self.old.has_ended() || (!new_operates && self.new.has_ended())
         });
         for session in [&self.old, &self.new].into_iter().filter(|session| !session.has_ended()) {
-            self.guest.say("who drives?");
-            let asked = |heard: &[u8]| contains(heard, b"who drives?").then_some(());
+            self.guest.say("who operates?");
+            let asked = |heard: &[u8]| contains(heard, b"who operates?").then_some(());
             // Or it has given the console away, and is just leaving; or it hung, and was killed by its guard.
-            if session.stdout().wait_for_or_end("who drives?", asked).is_none() {
+            if session.stdout().wait_for_or_end("who operates?", asked).is_none() {
                 let was_hung = self.hangs && session.pid() == self.old.pid();
                 assert_eq!(session.wait(), if was_hung { 137 } else { 4 });
                 continue;
             }
             session.types("it is me");
-            self.guest.hears("it is me");
+            self.guest.receives("it is me");
             session.signal(Signal::TERM);
             assert_eq!(session.wait(), 143);
         }
@@ -189,15 +189,15 @@ impl Scene {
         }
     }
 
-    /// Waits until the newcomer drives, or has ended.
-    fn newcomer_drives(&self) -> bool {
-        let mut drives = false;
-        until("the newcomer drives, or has ended", || {
+    /// Waits until the newcomer operates, or has ended.
+    fn newcomer_operates(&self) -> bool {
+        let mut operates = false;
+        until("the newcomer operates, or has ended", || {
             self.wakes_all();
-            drives = String::from_utf8_lossy(&self.new.stderr().so_far()).contains("connected");
-            drives || self.new.has_ended()
+            operates = String::from_utf8_lossy(&self.new.stderr().so_far()).contains("connected");
+            operates || self.new.has_ended()
         });
-        drives && !self.new.has_ended()
+        operates && !self.new.has_ended()
     }
 }
 

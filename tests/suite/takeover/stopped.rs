@@ -31,7 +31,7 @@ fn a_stopped_session_hands_over_every_byte_even_if_its_guard_is_stopped_as_well(
                 desk.freezes();
                 let text = numbers();
                 guest.say(&text);
-                until("the old driver has read it", || old.bytes_read() >= text.len() as u64);
+                until("the old operator has read it", || old.bytes_read() >= text.len() as u64);
                 let guard = Process::find(Pid::from_raw(awaited_guard_of(&old)).unwrap());
                 old.signal(Signal::STOP);
                 old.is_stopped();
@@ -47,10 +47,10 @@ fn a_stopped_session_hands_over_every_byte_even_if_its_guard_is_stopped_as_well(
                 assert_eq!(old.wait(), 4);
                 assert_eq!(desk.settings(), before);
                 guest.say("end");
-                new.stdout().hears("end");
+                new.stdout().receives("end");
                 let rest = String::from_utf8(new.stdout().so_far()).unwrap();
                 let first = text.strip_suffix(rest.strip_suffix("end").unwrap());
-                let first = first.expect("the new driver shows the end of it");
+                let first = first.expect("the new operator shows the end of it");
                 until("the old one showed its beginning", || desk.screen_so_far().contains(first));
                 new.signal(Signal::TERM);
                 assert_eq!(new.wait(), 143);
@@ -76,7 +76,7 @@ fn a_session_that_is_stopped_when_it_is_about_to_read_hands_over() {
             assert_eq!(old.wait(), 4);
             assert_eq!(desk.settings(), before);
             guest.say("end");
-            new.stdout().hears("end");
+            new.stdout().receives("end");
             new.signal(Signal::TERM);
             assert_eq!(new.wait(), 143);
             is_as_new(&guest, &locks);
@@ -99,7 +99,7 @@ fn a_session_in_the_background_hands_over_before_it_stops_again() {
             let new = forced(&guest, &locks).attached_to_pipes();
             took_less_than(SOON, start);
             assert_eq!(old.wait(), 4);
-            new.stdout().hears("while nobody looked");
+            new.stdout().receives("while nobody looked");
             assert_eq!(desk.settings(), before);
         }
     });
@@ -115,12 +115,12 @@ fn a_stopped_session_stops_again_when_nobody_takes_the_console() {
     let pause = Pause::held_at("taken");
     let new = pause.of(forced(&guest, &locks)).piped();
     pause.reached();
-    guest.say("for the driver");
+    guest.say("for the operator");
     new.kill();
     old.is_stopped();
     assert_eq!(desk.settings(), before);
     old.fg();
-    desk.shows("for the driver");
+    desk.shows("for the operator");
     desk.becomes_raw();
     desk.types("\x1d.");
     assert_eq!(old.wait(), 0);
@@ -140,7 +140,7 @@ fn a_session_that_is_stopped_before_it_has_sockets_makes_them_and_hands_over() {
             took_less_than(SOON, start);
             assert_eq!(old.wait(), 4);
             guest.say("hello");
-            new.stdout().hears("hello");
+            new.stdout().receives("hello");
             new.signal(Signal::TERM);
             assert_eq!(new.wait(), 143);
             is_as_new(&guest, &locks);

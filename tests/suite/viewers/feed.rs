@@ -1,4 +1,4 @@
-//! What viewers get: everything, where they can keep up; and never at the driver's cost.
+//! What viewers get: everything, where they can keep up; and never at the operator's cost.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::{leaves, lines, viewer, watches};
 #[test]
 fn a_console_under_100_kb_per_second_loses_nothing() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let viewers = [(); 20].map(|()| watches(&guest, &locks));
     let text = lines(25_000);
     for piece in text.as_bytes().chunks(9_000) {
@@ -22,9 +22,9 @@ fn a_console_under_100_kb_per_second_loses_nothing() {
         // The pace is what this is about.
         std::thread::sleep(Duration::from_millis(100));
     }
-    driver.stdout().hears_exactly(&text);
+    operator.stdout().receives_exactly(&text);
     for viewer in &viewers {
-        viewer.stdout().hears_exactly(&text);
+        viewer.stdout().receives_exactly(&text);
         assert!(!String::from_utf8_lossy(&viewer.stderr().so_far()).contains("missed"));
     }
 }
@@ -42,143 +42,146 @@ fn a_stopped_viewer_is_told_what_it_missed_and_gets_the_rest_in_order() {
     // Where no other session looks who is there.
     let runtime = tempfile::tempdir().unwrap();
     let apart = |program: Program| program.env("VCONSOLE_TEST_RUNTIME", runtime.path());
-    let driver = apart(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let operator = apart(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     let viewer = apart(viewer(&guest, &locks)).piped();
-    viewer.stderr().hears("watching");
+    viewer.stderr().receives("watching");
     viewer.signal(Signal::STOP);
     viewer.is_stopped();
     let text = lines(200_000);
     // As long as its pipe takes something, it gets it.
     let (first, rest) = text.split_at(160_000);
     guest.say(first);
-    driver.stdout().hears_exactly(first);
+    operator.stdout().receives_exactly(first);
     let mut naps = 0;
-    until("the driver sleeps", || {
-        let before = std::mem::replace(&mut naps, driver.naps());
+    until("the operator sleeps", || {
+        let before = std::mem::replace(&mut naps, operator.naps());
         std::thread::sleep(Duration::from_millis(100));
         before == naps
     });
     guest.say(rest);
-    driver.stdout().hears_exactly(&text);
-    // Then it costs its driver nothing.
-    until("the driver sleeps", || {
-        let before = std::mem::replace(&mut naps, driver.naps());
+    operator.stdout().receives_exactly(&text);
+    // Then it costs its operator nothing.
+    until("the operator sleeps", || {
+        let before = std::mem::replace(&mut naps, operator.naps());
         std::thread::sleep(Duration::from_millis(100));
         before == naps
     });
     viewer.signal(Signal::CONT);
-    viewer.stderr().hears("missed");
-    viewer.stdout().hears("199999\r\n");
+    viewer.stderr().receives("missed");
+    viewer.stdout().receives("199999\r\n");
     let shown = String::from_utf8(viewer.stdout().so_far()).unwrap();
     assert_eq!(shown.len() + missed(&viewer), text.len());
     let first = shown.bytes().zip(text.bytes()).take_while(|(shown, said)| shown == said).count();
     assert!(text.ends_with(&shown[first..]), "what comes after the gap is the rest");
     assert!(shown.len() - first >= 512 * 1024 - 8, "half a megabyte is kept");
     guest.say("on");
-    viewer.stdout().hears("on");
+    viewer.stdout().receives("on");
 }
 
 #[test]
-fn who_was_stopped_when_the_driver_left_is_told_what_it_missed_since() {
+fn who_was_stopped_when_the_operator_left_is_told_what_it_missed_since() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let [reader, viewer] = [(); 2].map(|()| watches(&guest, &locks));
     viewer.signal(Signal::STOP);
     viewer.is_stopped();
-    leaves(&driver);
-    reader.stderr().hears("connected to");
+    leaves(&operator);
+    reader.stderr().receives("connected to");
     let text = lines(20_000);
     guest.say(&text);
-    reader.stdout().hears_exactly(&text);
+    reader.stdout().receives_exactly(&text);
     viewer.signal(Signal::CONT);
-    viewer.stderr().hears("missed");
-    viewer.stdout().hears("019999\r\n");
+    viewer.stderr().receives("missed");
+    viewer.stdout().receives("019999\r\n");
     let shown = String::from_utf8(viewer.stdout().so_far()).unwrap();
     assert_eq!(shown.len() + missed(&viewer), text.len());
     assert!(text.ends_with(&shown));
 }
 
 /// One who watches and is stopped, and who has taken the console over since, and shown more.
-fn stopped_while_another_drives(guest: &Guest, locks: &Locks) -> (Piped, Piped) {
-    let driver = Vconsole::attach(guest).locks(locks).attached_to_pipes();
+fn stopped_while_another_operates(guest: &Guest, locks: &Locks) -> (Piped, Piped) {
+    let operator = Vconsole::attach(guest).locks(locks).attached_to_pipes();
     let viewer = watches(guest, locks);
     viewer.signal(Signal::STOP);
     viewer.is_stopped();
     let next = Vconsole::attach(guest).arg("--force").locks(locks).attached_to_pipes();
-    assert_eq!(driver.wait(), 4);
+    assert_eq!(operator.wait(), 4);
     guest.say("never seen");
-    next.stdout().hears("never seen");
+    next.stdout().receives("never seen");
     (viewer, next)
 }
 
 #[test]
 fn who_was_stopped_while_another_drove_and_was_killed_is_told_that_something_may_be_missing() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let (viewer, next) = stopped_while_another_drives(&guest, &locks);
+    let (viewer, next) = stopped_while_another_operates(&guest, &locks);
     next.kill();
     viewer.signal(Signal::CONT);
-    viewer.stderr().hears(format!("vconsole (pid {}) had taken ", next.pid()));
-    viewer.stderr().hears("what it read may be missing");
+    viewer.stderr().receives(format!("vconsole (pid {}) had taken ", next.pid()));
+    viewer.stderr().receives("what it read may be missing");
     guest.say("seen");
-    viewer.stdout().hears_exactly("seen");
+    viewer.stdout().receives_exactly("seen");
 }
 
 #[test]
 fn who_was_stopped_while_another_drove_until_the_console_was_gone_is_told_so_too() {
     let (mut guest, locks) = (Guest::new(), Locks::new());
-    let (viewer, next) = stopped_while_another_drives(&guest, &locks);
+    let (viewer, next) = stopped_while_another_operates(&guest, &locks);
     guest.hang_up();
     assert_eq!(next.wait(), 5);
     viewer.signal(Signal::CONT);
     let told = viewer.output();
     assert_eq!(told.status, 5, "{told:?}");
-    let heir = format!("vconsole (pid {}) had taken ", next.pid());
-    assert!(told.stderr().contains(&heir) && told.stderr().contains("may be missing"), "{told:?}");
+    let successor = format!("vconsole (pid {}) had taken ", next.pid());
+    assert!(
+        told.stderr().contains(&successor) && told.stderr().contains("may be missing"),
+        "{told:?}"
+    );
 }
 
 #[test]
-fn an_heir_that_lives_and_shows_nothing_is_not_said_to_be_gone() {
+fn a_successor_that_lives_and_shows_nothing_is_not_said_to_be_gone() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let viewer = watches(&guest, &locks);
     let pause = Pause::held_at("claimed");
     let _next = pause.of(Vconsole::attach(&guest).arg("--force").locks(&locks)).piped();
-    let heir = pause.reached();
-    assert_eq!(driver.wait(), 4);
+    let successor = pause.reached();
+    assert_eq!(operator.wait(), 4);
     let told = viewer.output();
-    pause.is_over(&[&heir]);
+    pause.is_over(&[&successor]);
     assert_eq!(told.status, 3, "{told:?}");
     assert!(!told.stderr().contains("is gone"), "{told:?}");
 }
 
-/// Somebody who forces, and a viewer that came to read in the place of the driver, which was killed while it
+/// Somebody who forces, and a viewer that came to read in the place of the operator, which was killed while it
 /// was looked at; and what `meanwhile` gave, before the newcomer went on.
 fn forces_where_a_viewer_comes_instead<T>(
     guest: &Guest,
     locks: &Locks,
     meanwhile: impl FnOnce() -> T,
 ) -> (Piped, Piped, T) {
-    let driver = Vconsole::attach(guest).locks(locks).attached_to_pipes();
+    let operator = Vconsole::attach(guest).locks(locks).attached_to_pipes();
     let viewer = watches(guest, locks);
     let pause = Pause::held_at("holder-looked-at");
     let next = pause.of(Vconsole::attach(guest).arg("--force").locks(locks)).piped();
     let newcomer = pause.reached();
-    driver.kill();
-    viewer.stderr().hears("nobody drives it");
+    operator.kill();
+    viewer.stderr().receives("nobody operates it");
     let given = meanwhile();
     pause.is_over(&[&newcomer]);
     (next, viewer, given)
 }
 
 #[test]
-fn who_forces_has_the_console_also_from_a_viewer_that_came_in_the_place_of_a_killed_driver() {
+fn who_forces_has_the_console_also_from_a_viewer_that_came_in_the_place_of_a_killed_operator() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let (next, viewer, ()) = forces_where_a_viewer_comes_instead(&guest, &locks, || ());
-    next.stderr().hears(format!("over from vconsole (pid {}", viewer.pid()));
-    next.types("driven");
-    guest.hears("driven");
+    next.stderr().receives(format!("over from vconsole (pid {}", viewer.pid()));
+    next.types("operated");
+    guest.receives("operated");
     guest.say("watched");
-    viewer.stdout().hears("watched");
+    viewer.stdout().receives("watched");
 }
 
 #[test]
@@ -189,10 +192,10 @@ fn who_forces_evicts_also_whoever_has_the_console_beside_such_a_viewer() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let daemon = || Bystander::daemon_with_open(guest.path());
     let (next, viewer, daemon) = forces_where_a_viewer_comes_instead(&guest, &locks, daemon);
-    next.stderr().hears(format!("evicted sleep (pid {}", daemon.pid()));
-    next.stderr().hears(format!("over from vconsole (pid {}", viewer.pid()));
-    next.types("driven");
-    guest.hears("driven");
+    next.stderr().receives(format!("evicted sleep (pid {}", daemon.pid()));
+    next.stderr().receives(format!("over from vconsole (pid {}", viewer.pid()));
+    next.types("operated");
+    guest.receives("operated");
 }
 
 #[test]
@@ -203,38 +206,38 @@ fn who_takes_over_from_a_reader_is_told_who_else_has_the_console() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let reader = viewer(&guest, &locks).attached_to_pipes();
     let daemon = Bystander::daemon_with_open(guest.path());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let told = format!("sleep (pid {}, root) has opened the console as well", daemon.pid());
-    driver.stderr().hears(told);
+    operator.stderr().receives(told);
     leaves(&reader);
 }
 
 #[test]
-fn who_was_stopped_while_its_heir_lost_the_console_and_got_it_again_is_told_so() {
+fn who_was_stopped_while_its_successor_lost_the_console_and_got_it_again_is_told_so() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let viewer = watches(&guest, &locks);
     viewer.signal(Signal::STOP);
     viewer.is_stopped();
     let force = || Vconsole::attach(&guest).arg("--force").locks(&locks);
-    let heir = force().arg("--stay").attached_to_pipes();
-    assert_eq!(driver.wait(), 4);
+    let successor = force().arg("--stay").attached_to_pipes();
+    assert_eq!(operator.wait(), 4);
     let next = force().attached_to_pipes();
-    heir.stderr().hears("watching");
+    successor.stderr().receives("watching");
     guest.say("never seen");
-    heir.stdout().hears("never seen");
+    successor.stdout().receives("never seen");
     next.kill();
-    heir.stderr().hears("nobody drives it");
+    successor.stderr().receives("nobody operates it");
     viewer.signal(Signal::CONT);
-    viewer.stderr().hears("does not go on where we were");
+    viewer.stderr().receives("does not go on where we were");
     guest.say("seen");
-    viewer.stdout().hears_exactly("seen");
+    viewer.stdout().receives_exactly("seen");
 }
 
 #[test]
 fn a_viewer_works_at_the_lowest_priority() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let _driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let _operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let viewer = watches(&guest, &locks);
     let nice_of = |task: PathBuf| {
         let stat = fs::read_to_string(task.join("stat")).unwrap();
@@ -246,7 +249,7 @@ fn a_viewer_works_at_the_lowest_priority() {
     assert!(nice.len() == 2 && nice.contains(&"19".to_owned()), "{nice:?}");
 }
 
-/// How fast the driver takes a flood, in bytes a second.
+/// How fast the operator takes a flood, in bytes a second.
 fn pace(guest: &Guest) -> f64 {
     let flood = guest.floods();
     flood.pours(1_000_000);
@@ -256,16 +259,16 @@ fn pace(guest: &Guest) -> f64 {
 }
 
 #[test]
-fn viewers_of_a_flood_leave_the_driver_its_pace_and_its_memory() {
+fn viewers_of_a_flood_leave_the_operator_its_pace_and_its_memory() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let quiet = |program: Program| program.redirected(">/dev/null");
-    let driver = quiet(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let operator = quiet(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     let mut best = 0.0_f64;
     for _ in 0..rounds(3) {
         let alone = pace(&guest);
         let viewers = [(); 10].map(|()| {
             let viewer = quiet(viewer(&guest, &locks)).piped();
-            viewer.stderr().hears("watching");
+            viewer.stderr().receives("watching");
             viewer
         });
         viewers[0].signal(Signal::STOP);
@@ -286,5 +289,5 @@ fn viewers_of_a_flood_leave_the_driver_its_pace_and_its_memory() {
     }
     // Other tests run meanwhile. What is promised was measured alone.
     assert!(best > 0.3, "with viewers {best:.2} of the pace");
-    assert!(driver.peak_memory() < 16 << 20, "{} bytes", driver.peak_memory());
+    assert!(operator.peak_memory() < 16 << 20, "{} bytes", operator.peak_memory());
 }

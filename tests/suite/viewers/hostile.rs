@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::super::harness::{DEADLINE, Guest, Locks, Piped, Session, Terminal, Vconsole, ready};
 use super::viewer;
 
-const WATCHING: &str = r#"{"watching":{"from":{"reel":7,"at":0}}}"#;
+const WATCHING: &str = r#"{"watching":{"from":{"stream":7,"offset":0}}}"#;
 
 /// A session that hangs, and a test answers in its place; and somebody who comes to watch it.
 struct Fake {

@@ -52,26 +52,26 @@ fn forged(queue: &str, n: u32, pid: i32) -> OwnedFd {
 #[test]
 fn a_forged_ticket_does_not_make_a_holder_s_turn_of_it() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let queue = queue_of(&waits(&guest, &locks));
-    let _forged = forged(&queue, 1, driver.pid());
+    let _forged = forged(&queue, 1, operator.pid());
     let session = waiting(&guest, &locks).arg("--force").attached_to_pipes();
-    assert_eq!(driver.wait(), 4);
+    assert_eq!(operator.wait(), 4);
     leaves(&session);
 }
 
 #[test]
 fn who_came_and_left_takes_no_room_from_those_who_come() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let first = waits(&guest, &locks);
     let place = place_of(&first);
     while comes_and_leaves(&place) {}
     until("there is room again", || comes_and_leaves(&place));
     let second = waits(&guest, &locks);
-    second.stderr().hears("1 ahead of you");
-    leaves(&driver);
-    first.stderr().hears("connected to");
+    second.stderr().receives("1 ahead of you");
+    leaves(&operator);
+    first.stderr().receives("connected to");
     leaves(&second);
     leaves(&first);
 }
@@ -80,14 +80,14 @@ fn who_came_and_left_takes_no_room_from_those_who_come() {
 fn forged_tickets_hold_nobody_up() {
     in_time(|| {
         let (guest, locks) = (Guest::new(), Locks::new());
-        let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+        let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
         let session = waits(&guest, &locks);
         let queue = queue_of(&session);
         let own = std::process::id().cast_signed();
         let _forged: Vec<_> = (0..64).map(|n| forged(&queue, n, own)).collect();
         let start = Instant::now();
-        leaves(&driver);
-        session.stderr().hears("connected to");
+        leaves(&operator);
+        session.stderr().receives("connected to");
         took_less_than(Duration::from_millis(1900), start);
     });
 }
@@ -95,15 +95,15 @@ fn forged_tickets_hold_nobody_up() {
 #[test]
 fn who_leaves_a_free_console_to_others_sleeps_meanwhile() {
     let (guest, locks) = (Guest::new(), Locks::new());
-    let driver = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
     let (first, second) = (waits(&guest, &locks), waits(&guest, &locks));
     first.signal(Signal::STOP);
     first.is_stopped();
-    leaves(&driver);
+    leaves(&operator);
     let before = second.naps();
     // Only for proving that something does not come.
     std::thread::sleep(Duration::from_secs(1));
     let naps = second.naps() - before;
     assert!(naps <= 10, "woken {naps} times in a second");
-    second.stderr().hears("connected to");
+    second.stderr().receives("connected to");
 }

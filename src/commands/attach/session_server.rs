@@ -1,0 +1,334 @@
+//! The server of a session: it answers newcomers and viewers.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+use std::{fs, io, path::PathBuf};
+
+use crate::audit::{self, Event};
+use crate::commands::attach::takeover_queue::{Newcomer, TakeoverQueue};
+use crate::relay::event_source::{Action, EventSource, Tap};
+use crate::relay::{ExitReason, PendingBytes};
+use crate::session::handoff::{self, Outcome};
+use crate::session::listener::{ClientRequest, Listener, refuse};
+use crate::session::protocol::{EndReason, StreamPos};
+use crate::session::registry::{SessionSocket, SocketDir, SocketRole};
+use crate::session::{broadcast::Broadcaster, client::Client, scrollback::Scrollback};
+use crate::{claim::Claim, guard::client::Guard, messages::Messages, test_point};
+
+const HAS_OPERATOR: &str = "it has an operator";
+/// Clients that connect again and again must not fill the screen and the audit trail.
+const LINES_A_SECOND: u32 = 20;
+
+/// Without sockets no client comes.
+pub(super) struct SessionServer<'a> {
+    claim: &'a Claim,
+    guard: &'a Guard,
+    /// Whether nobody may watch.
+    private: bool,
+    /// Whether the session has an operator. Without one any newcomer gets the console.
+    can_write: &'a Cell<bool>,
+    sockets: Option<Sockets>,
+    viewers: &'a Viewers,
+    lines: LineLimit,
+    queue: TakeoverQueue,
+    /// The sockets of newcomers that could not be told that we keep the console. A closed socket
+    /// would say that nobody is left to hand it over.
+    untold: Vec<OwnedFd>,
+    /// After a handover: the new holder, and the position of the first byte that our user has not
+    /// seen.
+    pub(super) successor: Option<(Client, Option<StreamPos>)>,
+}
+
+/// Shared by the tap, which copies the output, and the server.
+#[derive(Debug, Default)]
+pub(super) struct Viewers(RefCell<Option<Broadcaster>>);
+
+impl Viewers {
+    pub(super) fn close(&self, why: EndReason) {
+        if let Some(broadcaster) = self.0.take() {
+            broadcaster.close(why);
+        }
+    }
+}
+
+impl Tap for &Viewers {
+    fn write(&mut self, printed: &[u8]) {
+        if let Some(broadcaster) = &mut *self.0.borrow_mut() {
+            broadcaster.write(printed);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Sockets {
+    directory: SocketDir,
+    listener: Listener,
+    guard_socket: SessionSocket,
+}
+
+/// The guard answers here if the session does not.
+#[derive(Debug)]
+pub(super) struct GuardSocket {
+    paths: Vec<PathBuf>,
+    socket: OwnedFd,
+}
+
+impl GuardSocket {
+    pub(super) fn tell(&self, guard: &Guard) {
+        guard.tell_sockets(&self.paths);
+        guard.tell_guard_socket(&self.socket);
+    }
+}
+
+impl Sockets {
+    /// The guard learns the names first.
+    fn open(guard: &Guard) -> io::Result<Self> {
+        let directory = SocketDir::of_ours()?;
+        let paths = directory.paths();
+        guard.tell_sockets(&paths);
+        let opened = directory.listen(SocketRole::Session).and_then(|socket| {
+            test_point::reached("one-socket");
+            Ok((Listener::open(socket)?, directory.listen(SocketRole::Guard)?))
+        });
+        let (listener, guard_socket) = opened.inspect_err(|_| remove_all(&paths))?;
+        guard.tell_guard_socket(&guard_socket);
+        Ok(Self { directory, listener, guard_socket })
+    }
+}
+
+fn remove_all(paths: &[PathBuf]) {
+    for path in paths {
+        let _ = fs::remove_file(path);
+    }
+}
+
+impl<'a> SessionServer<'a> {
+    /// Viewers get `scrollback` first.
+    pub(super) fn start(
+        claim: &'a Claim,
+        guard: &'a Guard,
+        private: bool,
+        can_write: &'a Cell<bool>,
+        viewers: &'a Viewers,
+        scrollback: Scrollback,
+        messages: &mut Messages,
+    ) -> Self {
+        let sockets = Sockets::open(guard).inspect_err(|error| {
+            messages.info(format_args!("nobody can take this session over cleanly: {error}"));
+        });
+        let sockets = sockets.ok();
+        *viewers.0.borrow_mut() = sockets.as_ref().and_then(|sockets| {
+            let broadcaster = Broadcaster::open(scrollback).ok()?;
+            sockets.listener.also_wait_for(broadcaster.descriptor()).ok()?;
+            Some(broadcaster)
+        });
+        let (lines, queue) = (LineLimit::default(), TakeoverQueue::default());
+        let (untold, successor) = (Vec::new(), None);
+        Self { claim, guard, private, can_write, sockets, viewers, lines, queue, untold, successor }
+    }
+
+    pub(super) fn guard_socket(&self) -> Option<GuardSocket> {
+        let sockets = self.sockets.as_ref()?;
+        let socket = sockets.guard_socket.as_fd().try_clone_to_owned().ok()?;
+        Some(GuardSocket { paths: sockets.directory.paths(), socket })
+    }
+
+    pub(super) fn end_reason(&self, reason: ExitReason) -> EndReason {
+        match &self.successor {
+            _ if reason == ExitReason::HungUp => EndReason::HungUp,
+            Some((Client { process, .. }, _)) => {
+                EndReason::TakenOver { pid: process.pid, uid: process.uid.unwrap_or_default() }
+            }
+            None => EndReason::Left,
+        }
+    }
+
+    fn handle(&mut self, request: ClientRequest, messages: &mut Messages) {
+        match request {
+            ClientRequest::Takeover { socket, only_if_reading: true, .. }
+                if self.has_operator() =>
+            {
+                refuse(&socket, HAS_OPERATOR);
+            }
+            ClientRequest::Takeover { socket, client, only_if_reading } => {
+                let came = Instant::now();
+                self.queue.push(Newcomer { socket, client, came, only_if_reading });
+            }
+            ClientRequest::Watch { socket, client, from } => {
+                self.subscribe(socket, client, from, messages);
+            }
+            ClientRequest::Unauthorized(peer) => {
+                if self.lines.allow() {
+                    self.record(&Event::notable("peer-refused").with("peer", peer));
+                    messages.info(format_args!("turned away another user: {peer}"));
+                }
+            }
+        }
+    }
+
+    /// Also unregisters a session that has an operator by now as a reader.
+    fn has_operator(&self) -> bool {
+        let has_operator = self.can_write.get();
+        if let Some(sockets) = self.sockets.as_ref().filter(|_| has_operator) {
+            sockets.directory.unregister_reader();
+        }
+        has_operator
+    }
+
+    fn record(&self, event: &Event) {
+        audit::record(&self.claim.console().to_string(), event);
+    }
+
+    fn subscribe(
+        &mut self,
+        socket: OwnedFd,
+        client: Client,
+        from: Option<StreamPos>,
+        messages: &mut Messages,
+    ) {
+        let by = client.to_string();
+        let subscribed = match &mut *self.viewers.0.borrow_mut() {
+            Some(broadcaster) if !self.private => broadcaster.subscribe(socket, client, from),
+            _ => Err((socket, "it lets nobody watch".to_owned())),
+        };
+        let show = self.lines.allow();
+        match subscribed {
+            Ok(()) if show => {
+                self.record(&Event::usual("watched").with("by", &by));
+                messages.info(format_args!("watched by {by}"));
+            }
+            Ok(()) => {}
+            Err((socket, why)) => {
+                refuse(&socket, &why);
+                if show {
+                    self.record(&Event::notable("watch-refused").with("by", &by).with("why", &why));
+                    messages.info(format_args!("did not let watch, since {why}: {by}"));
+                }
+            }
+        }
+    }
+
+    fn note_successor(&mut self, successor: Client, pending: &PendingBytes) {
+        let not_shown = pending.printed.len() as u64;
+        let seen = self.viewers.0.borrow().as_ref().map(|broadcaster| {
+            let end = broadcaster.scrollback.end();
+            StreamPos { offset: end.offset.saturating_sub(not_shown), ..end }
+        });
+        self.successor = Some((successor, seen));
+    }
+
+    /// Offers the console, with the undelivered bytes, to the newcomer.
+    fn offer(&self, socket: &OwnedFd, time_limit: Duration, pending: &PendingBytes) -> Outcome {
+        self.guard.tell_handing_over(socket);
+        // From now on nothing of it is released here if we die: the guard will know whose it is.
+        self.claim.give_away();
+        test_point::reached("handing-over");
+        let sent = {
+            let broadcaster = self.viewers.0.borrow();
+            let scrollback = broadcaster.as_ref().map(|it| &it.scrollback);
+            let pending = [&pending.typed[..], &pending.printed];
+            handoff::send(socket, self.claim.console(), pending, scrollback)
+        };
+        test_point::reached("given");
+        let outcome = match sent {
+            Ok(()) => handoff::outcome(socket, time_limit),
+            Err(_) => handoff::keep(socket),
+        };
+        test_point::reached("settled");
+        outcome
+    }
+}
+
+impl Drop for SessionServer<'_> {
+    /// Answers the waiting newcomers, and removes the sockets. The viewers are told later.
+    fn drop(&mut self) {
+        let Some(Sockets { directory, listener, .. }) = self.sockets.take() else { return };
+        let late = listener.close().into_iter().filter_map(|request| match request {
+            ClientRequest::Takeover { socket, .. } => Some(socket),
+            ClientRequest::Watch { .. } | ClientRequest::Unauthorized(_) => None,
+        });
+        let waiting = std::mem::take(&mut self.queue).into_sockets();
+        if let Some((winner, _)) = &self.successor {
+            waiting.chain(late).for_each(|socket| {
+                refuse(&socket, &format!("{winner} took it over at the same moment"));
+            });
+        }
+        remove_all(&directory.paths());
+    }
+}
+
+impl EventSource for SessionServer<'_> {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.sockets.as_ref().map(|sockets| sockets.listener.descriptor())
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        let listener = self.sockets.as_ref().and_then(|sockets| sockets.listener.next_look());
+        let viewers = self.viewers.0.borrow().as_ref().and_then(Broadcaster::next_look);
+        [self.queue.next_look(), listener, viewers].into_iter().flatten().min()
+    }
+
+    fn look(&mut self, messages: &mut Messages) -> Action {
+        let requests = self.sockets.as_mut().map(|sockets| sockets.listener.look());
+        for request in requests.unwrap_or_default() {
+            self.handle(request, messages);
+        }
+        let gone = self.viewers.0.borrow_mut().as_mut().map(Broadcaster::look);
+        for gone in gone.unwrap_or_default() {
+            if self.lines.allow() {
+                messages.info(format_args!("watched no more by {gone}"));
+            }
+        }
+        if self.queue.has_newcomer() { Action::HandOver } else { Action::Continue }
+    }
+
+    fn hand_over(&mut self, pending: &PendingBytes, messages: &mut Messages) -> bool {
+        let Some((newcomer, time_limit)) = self.queue.pop() else { return false };
+        let Newcomer { socket, client, only_if_reading, .. } = newcomer;
+        // It came while we only read; meanwhile our user has taken control.
+        if only_if_reading && self.has_operator() {
+            refuse(&socket, HAS_OPERATOR);
+            return false;
+        }
+        match self.offer(&socket, time_limit, pending) {
+            Outcome::Taken => {
+                self.guard.tell_handed_over();
+                self.note_successor(client, pending);
+                true
+            }
+            Outcome::Kept { told } => {
+                self.untold.extend((!told).then_some(socket));
+                self.guard.tell_kept();
+                let by = client.to_string();
+                self.claim.take_back(client.process, self.guard);
+                self.record(&Event::notable("not-taken").with("by", &by));
+                messages.info(format_args!("{by} asked for the console, and did not take it"));
+                false
+            }
+        }
+    }
+
+    fn state(&self) -> Option<String> {
+        let broadcaster = self.viewers.0.borrow();
+        let viewers = broadcaster.iter().flat_map(Broadcaster::viewers);
+        let lines: Vec<_> = viewers.map(|viewer| format!("watched by {viewer}")).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+}
+
+#[derive(Debug, Default)]
+struct LineLimit {
+    since: Option<Instant>,
+    lines: u32,
+}
+
+impl LineLimit {
+    fn allow(&mut self) -> bool {
+        if self.since.is_none_or(|since| since.elapsed() >= Duration::from_secs(1)) {
+            *self = Self { since: Some(Instant::now()), lines: 0 };
+        }
+        self.lines += 1;
+        self.lines <= LINES_A_SECOND
+    }
+}

@@ -1,0 +1,6 @@
+//! The guard: a small process that outlives a SIGKILL of its session and cleans up.
+
+pub(crate) mod client;
+pub(crate) mod message;
+pub(crate) mod process;
+pub(crate) mod state;

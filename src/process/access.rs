@@ -1,0 +1,171 @@
+//! What a process has open, how it uses a line, and what a signal ends with it.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
+};
+use rustix::termios::tcgetattr;
+
+use crate::device::Device;
+use crate::jobs;
+use crate::proc_stat::{ProcessState, Stat};
+use crate::process::walk::{Descriptors, every_pid};
+use crate::process::{Process, master::Master, proc_is_ours};
+
+/// Shells, in addition to /etc/shells.
+const SHELLS: [&str; 14] = [
+    "sh", "bash", "rbash", "dash", "ash", "busybox", "zsh", "fish", "ksh", "ksh93", "mksh", "csh",
+    "tcsh", "elvish",
+];
+
+impl Process {
+    /// `None` where `/proc` hides the descriptors.
+    fn has_open_as(&self, device: Device, wanted: impl Fn(i32) -> bool) -> Option<bool> {
+        let mut found = false;
+        let is_it = |number, its| its == device && wanted(number);
+        let all = self.each_device(|number, its| found = found || is_it(number, its))?;
+        (found || all).then_some(found)
+    }
+
+    /// Whether it has the master of the PTY `device`. Many programs that offer a PTY keep the slave
+    /// open as well, so that it never hangs up: they are no clients.
+    pub(crate) fn has_master_of(&self, device: Device) -> bool {
+        let mut found = false;
+        self.each_device(|number, its| {
+            let master = its.is_ptmx().then(|| Master::read(self.pid, number, its)).flatten();
+            // Where the devpts instance cannot be seen, the number decides.
+            found |= master.is_some_and(|master| master.is_of(device).unwrap_or(true));
+        });
+        found
+    }
+
+    /// `None` where `/proc` hides the descriptors.
+    pub(crate) fn has_open(&self, device: Device) -> Option<bool> {
+        self.has_open_as(device, |_| true)
+    }
+
+    pub(crate) fn has_as_standard(&self, device: Device) -> bool {
+        self.has_open_as(device, |number| number <= 2) == Some(true)
+    }
+
+    /// With the path under which each was opened.
+    pub(crate) fn open_devices(&self) -> Vec<(PathBuf, Device)> {
+        let mut found = Vec::new();
+        self.each_device(|number, device| {
+            let path = fs::read_link(format!("/proc/{}/fd/{number}", self.pid));
+            found.extend(path.ok().map(|path| (path, device)));
+        });
+        found
+    }
+
+    pub(crate) fn descriptor_of(&self, device: Device) -> Option<i32> {
+        let mut found = None;
+        self.each_device(|number, its| found = found.or((its == device).then_some(number)));
+        found
+    }
+
+    /// Returns whether these are all; `None` where none can be seen.
+    pub(super) fn each_device(&self, show: impl FnMut(i32, Device)) -> Option<bool> {
+        if !proc_is_ours() {
+            return None;
+        }
+        Some(Descriptors::of(self.pid).ok()?.each_device(show))
+    }
+
+    pub(crate) fn is_above_us(&self) -> bool {
+        jobs::is_ancestor(self.pid)
+    }
+
+    /// Whether it can use `device`: after a hang-up descriptors stay in `/proc` that are of no use.
+    /// `None` where `/proc` hides the descriptors.
+    pub(crate) fn can_use(&self, device: Device) -> Option<bool> {
+        self.has_open_as(device, |number| !self.is_revoked(number))
+    }
+
+    /// Whether the descriptor is closed, or revoked by a hang-up (EIO). One that cannot be checked
+    /// counts as good.
+    fn is_revoked(&self, number: i32) -> bool {
+        let copy = self.pidfd().and_then(|it| pidfd_getfd(it, number, PidfdGetfdFlags::empty()));
+        match copy {
+            Ok(line) => matches!(tcgetattr(line), Err(Errno::IO | Errno::NOTTY)),
+            Err(errno) => matches!(errno, Errno::SRCH | Errno::BADF),
+        }
+    }
+
+    /// Whether it has a terminal other than `console`: a process without a session that opens the
+    /// console may get it as controlling terminal by accident.
+    pub(crate) fn is_interactive(&self, console: Device) -> bool {
+        self.terminal != 0 && !self.is_controlled_by(console)
+    }
+
+    /// The leader of the session whose controlling terminal is `device`, open or not: a hang-up
+    /// sends it SIGHUP (`__tty_hangup` in the kernel's `drivers/tty/tty_io.c`).
+    pub(crate) fn leading_on(device: Device) -> Option<Self> {
+        every_pid().filter_map(Self::shown).find(|process| {
+            process.session == process.pid
+                && process.is_controlled_by(device)
+                && (process.has_open(device) == Some(true)
+                    || !process.has_another_of_that_number(device))
+        })
+    }
+
+    /// Whether it sees another devpts instance that has a PTY of the same number: its terminal is
+    /// that one.
+    fn has_another_of_that_number(&self, device: Device) -> bool {
+        let Some(name) = self.terminal_name().filter(|name| name.starts_with("pts/")) else {
+            return false;
+        };
+        let its = fs::metadata(format!("/proc/{}/root/dev/{name}", self.pid));
+        its.is_ok_and(|its| Device::of(&its).is_some_and(|its| its != device))
+    }
+
+    pub(crate) fn is_shell(&self) -> bool {
+        let program = self.program.as_deref().unwrap_or_default();
+        let listed = || fs::read_to_string("/etc/shells").unwrap_or_default();
+        SHELLS.contains(&program)
+            || listed().lines().any(|line| line.rsplit('/').next() == Some(program))
+            || self.leads_others()
+    }
+
+    fn leads_others(&self) -> bool {
+        let in_its_session = |pid: i32| {
+            let stat = Stat::read(pid).filter(|stat| stat.state == ProcessState::Living);
+            stat.is_some_and(|stat| stat.session == self.pid)
+        };
+        self.session == self.pid && every_pid().filter(|&pid| pid != self.pid).any(in_its_session)
+    }
+
+    pub(crate) fn resume(&self) {
+        if !self.is_stopped() {
+            return;
+        }
+        // The pid belongs to the process of the pidfd while that process lives.
+        if let Ok(pidfd) = self.pidfd()
+            && self.is_stopped()
+        {
+            let _ = pidfd_send_signal(pidfd, Signal::CONT);
+        }
+    }
+
+    /// Fails with `ESRCH` if there is no such process.
+    pub(crate) fn pidfd(&self) -> rustix::io::Result<OwnedFd> {
+        pidfd_open(Pid::from_raw(self.pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Some(stat) = Stat::read(self.pid).filter(|stat| stat.stopped) else { return false };
+        self.started.is_some() && Self::started(stat.start) == self.started
+    }
+
+    /// The guard that it started. An earlier guard may still be a zombie.
+    pub(crate) fn guard(&self) -> Option<Self> {
+        let living = |pid| Self::read(pid).filter(|(_, state)| *state == ProcessState::Living);
+        let children = every_pid().filter_map(living).map(|(process, _)| process);
+        let mut children = children.filter(|it| it.parent == self.pid);
+        children.find(|child| child.is_guard() && child.uid == self.uid)
+    }
+}
