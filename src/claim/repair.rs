@@ -1,6 +1,7 @@
 //! Repairing our lock files when somebody removes them.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::claim::lock_set::LockSet;
 use crate::guard::client::Guard;
@@ -9,7 +10,17 @@ use crate::locks::journal::LockEntry;
 use crate::printable::Printable;
 use crate::process::Process;
 
+/// How many newcomers are remembered: more of them never wait at a time.
+const MAX_NEWCOMERS: usize = 4;
+
 impl LockSet {
+    pub(super) fn remember(&mut self, newcomer: Process) {
+        if self.newcomers.len() == MAX_NEWCOMERS {
+            self.newcomers.remove(0);
+        }
+        self.newcomers.push(newcomer);
+    }
+
     /// Creates removed lock files again, and reports other changes. Returns messages for the user.
     pub(crate) fn repair(&mut self, guard: &Guard) -> Vec<String> {
         let mut messages = self.report_replaced_directories();
@@ -22,29 +33,36 @@ impl LockSet {
                 let _ = self.replace(&entry, theirs, guard);
                 continue;
             }
-            let linked = self.with_file(&entry, guard, |set| set.link(&entry));
-            if linked.is_err() {
-                self.journal.taken.retain(|taken| *taken != entry);
+            if self.overwritten.contains(&entry) && self.journal.is_our_file(&entry) {
+                continue;
             }
-            messages.push(match linked {
+            let linked = self.with_file(&entry, guard, |set| set.link(&entry));
+            messages.push(match &linked {
                 Ok(()) => format!("somebody removed the lock {path}: it is there again"),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     format!("somebody changed the lock {path}: it is not ours any more")
                 }
                 Err(error) => format!("somebody removed the lock {path}: {error}"),
             });
+            if linked.is_err() && self.journal.is_our_file(&entry) {
+                // It is still ours to remove.
+                self.overwritten.push(entry);
+            } else if linked.is_err() {
+                self.journal.taken.retain(|taken| *taken != entry);
+            }
         }
         messages
     }
 
     /// The lock file by which a newcomer replaced ours, though it never got the console.
     fn lock_of_newcomer(&self, entry: &LockEntry) -> Option<Inode> {
-        let newcomer = self.newcomer.as_ref()?;
         let directory = &self.journal.dirs[entry.dir].directory;
         let lock = directory.look(&entry.name).ok().flatten()?;
-        let is_its = lock.contents == Contents::Pids(vec![newcomer.pid])
-            && Process::living(newcomer.pid).is_none_or(|process| process.is(newcomer));
-        is_its.then_some(lock.inode)
+        let is_its = |newcomer: &Process| {
+            lock.contents == Contents::Pids(vec![newcomer.pid])
+                && Process::living(newcomer.pid).is_none_or(|process| process.is(newcomer))
+        };
+        self.newcomers.iter().any(is_its).then_some(lock.inode)
     }
 
     fn replace(&mut self, entry: &LockEntry, old: Inode, guard: &Guard) -> io::Result<bool> {
@@ -71,15 +89,15 @@ impl LockSet {
     }
 
     fn report_replaced_directories(&mut self) -> Vec<String> {
-        if self.replacement_reported {
-            return Vec::new();
-        }
         let replaced = self.directories().filter(|directory| !directory.is_in_place());
+        let replaced: Vec<PathBuf> = replaced.map(|directory| directory.path.clone()).collect();
         let line = |path| {
+            let path = Printable::new(path);
             format!("the lock directory {path} was moved or removed: no lock file keeps others out")
         };
-        let lines: Vec<_> = replaced.map(|it| line(Printable::new(&it.path))).collect();
-        self.replacement_reported = !lines.is_empty();
+        let news = replaced.iter().filter(|path| !self.replaced.contains(path)).map(line);
+        let lines = news.collect();
+        self.replaced = replaced;
         lines
     }
 }

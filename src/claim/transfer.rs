@@ -73,8 +73,9 @@ impl PreparedTakeover {
                 Ok(()) => return Ok(self.locks),
                 Err(AcquireError::Changed) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(5));
+                    // Until the next attempt flock and the flag alone keep others out.
                     drop(self.locks);
-                    self = Self::look(request)?;
+                    self = Self::look(request).inspect_err(|_| give_up())?;
                     continue;
                 }
                 Err(AcquireError::Changed) => ClaimErrorKind::Contended,
@@ -131,10 +132,11 @@ impl Claim {
         self.console.give_away();
     }
 
-    pub(crate) fn take_back(&self, newcomer: Process, guard: &Guard) {
+    /// Keeps the console that `newcomer` did not take. Returns messages for the user.
+    pub(crate) fn take_back(&self, newcomer: Process, guard: &Guard) -> Vec<String> {
         self.console.keep();
         let mut locks = self.locks.borrow_mut();
-        locks.newcomer = Some(newcomer);
-        locks.repair(guard);
+        locks.remember(newcomer);
+        locks.repair(guard)
     }
 }

@@ -106,10 +106,32 @@ impl LockJournal {
             Ok(Some(lock)) => {
                 lock.inode == ours && lock.contents == Contents::Pids(vec![self.owner])
             }
-            // A lack of descriptors. The session still has our file open, so that no other file can
-            // have its inode.
-            Err(_) => self.owner == Process::own_pid() && dir.directory.has(&entry.name, ours),
+            // A lack of descriptors.
+            Err(_) => self.is_our_file(entry),
         }
+    }
+
+    /// Whether the name still means our file, whatever was written into it. Only the session can
+    /// tell: it has the file open, so that no other file can have its inode.
+    pub(crate) fn is_our_file(&self, entry: &LockEntry) -> bool {
+        let dir = &self.dirs[entry.dir];
+        self.owner == Process::own_pid()
+            && dir.ours.is_some_and(|ours| dir.directory.has(&entry.name, ours))
+    }
+
+    /// Whether the name is to be released: it means our file, and no living process wrote its pid
+    /// there.
+    fn is_to_be_released(&self, entry: &LockEntry) -> bool {
+        let is_another = |pid: &i32| *pid != self.owner && Process::living(*pid).is_some();
+        self.is_ours(entry)
+            || self.is_our_file(entry)
+                && match self.dirs[entry.dir].directory.look(&entry.name) {
+                    Ok(Some(lock)) => match lock.contents {
+                        Contents::Pids(pids) => !pids.iter().any(is_another),
+                        contents => matches!(contents, Contents::Empty | Contents::Garbage),
+                    },
+                    Ok(None) | Err(_) => false,
+                }
     }
 
     pub(crate) fn forget_last_stash(&mut self) {
@@ -144,7 +166,7 @@ impl LockJournal {
     }
 
     fn give_back(&self, entry: &LockEntry) {
-        if !self.is_ours(entry) {
+        if !self.is_to_be_released(entry) {
             return;
         }
         let dir = &self.dirs[entry.dir];

@@ -232,13 +232,18 @@ impl<'a> Relay<'a> {
     pub(super) fn look_at_sources(&mut self) -> Step {
         // A client is accepted at one look, and its request is read at the next.
         for _ in 0..LOOKS_BEFORE_STOP {
-            let sources = self.setup.sources.iter();
-            let ready: Vec<bool> =
-                sources.map(|it| it.descriptor().is_some_and(poll::is_readable)).collect();
-            if !ready.contains(&true) {
+            let now = Instant::now();
+            // A newcomer whose request was read is only due.
+            let is_due = |source: &dyn EventSource| {
+                source.descriptor().is_some_and(poll::is_readable)
+                    || source.next_look().is_some_and(|at| at <= now)
+            };
+            let due: Vec<bool> =
+                self.setup.sources.iter().map(|source| is_due(&**source)).collect();
+            if !due.contains(&true) {
                 break;
             }
-            self.wake_sources(&ready, Instant::now())?;
+            self.wake_sources(&due, now)?;
         }
         Ok(())
     }

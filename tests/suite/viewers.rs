@@ -383,6 +383,19 @@ fn a_panic_of_a_viewer_gives_its_terminal_back() {
 }
 
 #[test]
+fn viewers_see_the_rest_of_a_session_that_panics_and_are_told_that_it_left() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let attach = Vconsole::attach(&guest).locks(&locks).env("VCONSOLE_TEST_PANIC", "handing-over");
+    let operator = attach.attached_to_pipes();
+    let viewer = watches(&guest, &locks);
+    let _newcomer = Vconsole::attach(&guest).arg("--force").locks(&locks).piped();
+    assert_eq!(operator.wait(), 101);
+    viewer.stderr().receives(" left ");
+    let said = String::from_utf8(viewer.stderr().so_far()).unwrap();
+    assert!(!said.contains("ended without a word"), "{said}");
+}
+
+#[test]
 fn a_viewer_that_is_killed_leaves_its_terminal_as_it_was() {
     let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
     let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();

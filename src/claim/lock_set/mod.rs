@@ -27,14 +27,17 @@ pub(crate) struct LockSet {
     pub(crate) prepared: Vec<Option<Prepared>>,
     /// The mutexes of the locks that were broken, until the claim succeeds or fails.
     mutexes: Vec<LockFile>,
-    /// A newcomer that did not take the console offered to it. Lock files that it still takes are
-    /// ours.
-    pub(crate) newcomer: Option<Process>,
+    /// The last newcomers that did not take the console offered to them. Lock files that they still
+    /// take are ours.
+    pub(crate) newcomers: Vec<Process>,
     notes: ClaimNotes,
     pub(crate) pending: Vec<Slot>,
     pub(crate) evicted: Vec<Process>,
     pub(crate) processes: LiveProcesses,
-    pub(crate) replacement_reported: bool,
+    /// The directories that are not at their paths, as the user was told.
+    pub(crate) replaced: Vec<PathBuf>,
+    /// The files of ours that somebody wrote into, as the user was told.
+    pub(crate) overwritten: Vec<LockEntry>,
 }
 
 impl LockSet {
@@ -46,12 +49,13 @@ impl LockSet {
             journal: LockJournal::of(Process::own_pid()),
             prepared: Vec::new(),
             mutexes: Vec::new(),
-            newcomer: None,
+            newcomers: Vec::new(),
             notes: ClaimNotes::default(),
             pending: Vec::new(),
             evicted: Vec::new(),
             processes: LiveProcesses::default(),
-            replacement_reported: false,
+            replaced: Vec::new(),
+            overwritten: Vec::new(),
         };
         if request.mode == LockMode::Off {
             return Ok((set, Vec::new()));

@@ -93,7 +93,7 @@ impl Acquisition<'_> {
             forced |= by_force.is_some();
             let request = Request { force: by_force.is_some(), ..*self.request };
             match take_over(&request, &self.info, holder) {
-                Ok(Some(taken)) => return Ok(self.secure(taken)),
+                Ok(Some(taken)) => return Ok(self.secure(taken, by_force.is_some())),
                 // The session ended, or released the console.
                 Ok(None) => match self.claim(&ProcessSnapshot::of(request.target.device())) {
                     Ok(claim) => return Ok(Taken::free(claim)),
@@ -128,8 +128,9 @@ impl Acquisition<'_> {
 
     /// Evicts by force, or else reports, programs that have the console open beside a session that
     /// handed it over, such as root's programs that use no lock.
-    fn secure(&self, mut taken: Taken) -> Taken {
-        if !self.request.force {
+    fn secure(&self, mut taken: Taken, by_force: bool) -> Taken {
+        let watched = matches!(self.scope, TakeoverScope::Watched(_));
+        if !by_force && (watched || !self.request.force) {
             taken.claim.report_earlier_openers();
         } else if let Err(error) = taken.claim.evict_the_rest(self.request)
             && !matches!(error.kind, ClaimErrorKind::Cancelled)

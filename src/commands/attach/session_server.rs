@@ -52,6 +52,13 @@ impl Viewers {
     }
 }
 
+impl Drop for Viewers {
+    /// Also after a panic.
+    fn drop(&mut self) {
+        self.close(EndReason::Left);
+    }
+}
+
 impl Tap for &Viewers {
     fn write(&mut self, printed: &[u8]) {
         if let Some(broadcaster) = &mut *self.0.borrow_mut() {
@@ -301,9 +308,14 @@ impl EventSource for SessionServer<'_> {
                 self.untold.extend((!told).then_some(socket));
                 self.guard.tell_kept();
                 let by = client.to_string();
-                self.claim.take_back(client.process, self.guard);
-                self.record(&Event::notable("not-taken").with("by", &by));
-                messages.info(format_args!("{by} asked for the console, and did not take it"));
+                let repaired = self.claim.take_back(client.process, self.guard);
+                for line in repaired {
+                    messages.info(line);
+                }
+                if self.lines.allow() {
+                    self.record(&Event::notable("not-taken").with("by", &by));
+                    messages.info(format_args!("{by} asked for the console, and did not take it"));
+                }
                 false
             }
         }

@@ -184,6 +184,7 @@ impl TakeoverClient<'_> {
         if ack.is_void() {
             return Err(too_late());
         }
+        test_point::reached("accepting");
         let pending = prepared.accept(self.request, console, ack.socket(), &|| ack.give_up());
         test_point::reached("taken");
         // The session may have its names back, and they were not ours to take.

@@ -14,7 +14,7 @@ use crate::commands::attach::acquire::{Acquired, TakeoverScope, busy, is_reader}
 use crate::commands::attach::{context::Attach, options::AttachOptions, outcome::Role};
 use crate::poll::{self, Backoff};
 use crate::{
-    audit::Event, console::target::Target, exit_status::ExitStatus,
+    audit::Event, console::target::Target, exit_status::ExitStatus, process::Process,
     process::snapshot::ProcessSnapshot, session::wait_queue::Ticket, signals, terminal,
 };
 
@@ -25,6 +25,9 @@ const SLEEP: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 const FIRST_WAITER: Duration = Duration::from_secs(2);
 const FURTHER_WAITER: Duration = Duration::from_millis(500);
 const ALL_WAITERS: Duration = Duration::from_secs(6);
+/// A reader that does not answer is asked again after this pause. Each request that it does not read
+/// stays in its backlog, which holds 64.
+const ASK_AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(128));
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 struct Wait<'w, 'a> {
@@ -37,8 +40,31 @@ struct Wait<'w, 'a> {
     shown: String,
     has_waited: bool,
     forced: Option<String>,
+    asked: Option<AskedReader>,
     free_since: Option<Instant>,
     sleep: Backoff,
+}
+
+/// A session that only reads, and has not handed its console over yet.
+struct AskedReader {
+    reader: Process,
+    /// When to ask it again.
+    again: Instant,
+    pause: Backoff,
+}
+
+impl AskedReader {
+    fn new(reader: Process, now: Instant) -> Self {
+        Self { reader, again: now, pause: ASK_AGAIN }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.again;
+        if is_due {
+            self.again = now + self.pause.next();
+        }
+        is_due
+    }
 }
 
 impl Attach<'_> {
@@ -52,6 +78,7 @@ impl Attach<'_> {
             shown: String::new(),
             has_waited: false,
             forced: None,
+            asked: None,
             free_since: None,
             sleep: SLEEP,
             attach: self,
@@ -115,7 +142,7 @@ impl Wait<'_, '_> {
                 let scope = session.map_or(TakeoverScope::AsAsked, TakeoverScope::From);
                 return self.acquire(snapshot, scope);
             }
-            Err(error) if ahead == 0 && self.is_reader(&error) => {
+            Err(error) if ahead == 0 && self.may_ask_reader(&error) => {
                 return self.acquire(snapshot, TakeoverScope::AsAsked);
             }
             Err(error) => return Err(error.into()),
@@ -134,9 +161,15 @@ impl Wait<'_, '_> {
         self.attach.options.force && error.is_busy() && !in_turn && !refused
     }
 
-    fn is_reader(&self, error: &ClaimError) -> bool {
+    fn may_ask_reader(&mut self, error: &ClaimError) -> bool {
         let asks = !self.attach.options.force && terminal::in_foreground();
-        error.session().is_some_and(|holder| asks && is_reader(holder))
+        let Some(reader) = error.session().filter(|holder| asks && is_reader(holder)) else {
+            return false;
+        };
+        if self.asked.as_ref().is_none_or(|asked| !asked.reader.is(reader)) {
+            self.asked = Some(AskedReader::new(reader.clone(), Instant::now()));
+        }
+        self.asked.as_mut().is_some_and(|asked| asked.is_due(Instant::now()))
     }
 
     fn acquire(
@@ -235,5 +268,19 @@ fn holder_of(error: &ClaimError) -> String {
             format!("held by {holder}, who cannot be evicted: {why}")
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_reader_is_asked_ever_less_often() {
+        let start = Instant::now();
+        let mut asked = AskedReader::new(Process::default(), start);
+        assert!(asked.is_due(start) && !asked.is_due(start));
+        let due = (1..3600).filter(|second| asked.is_due(start + Duration::from_secs(*second)));
+        assert!((20..50).contains(&due.count()));
     }
 }

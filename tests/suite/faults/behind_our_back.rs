@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::Stage;
-use crate::harness::{Bystander, Session, in_time, missing, set_mode, took_less_than, until};
+use crate::harness::{
+    Bystander, Pause, Session, in_time, missing, set_mode, took_less_than, until,
+};
 use crate::locks::{NOBODY, all_names, path_name};
 
 /// So soon it is noticed.
@@ -28,23 +30,41 @@ fn are_there_again(stage: &Stage, session: &Session) {
 }
 
 #[test]
-fn an_overwritten_lock_is_reported_and_left_alone() {
-    for (contents, signal) in
-        [("", Signal::TERM), ("garbage", Signal::KILL), (NOBODY, Signal::KILL)]
-    {
-        let stage = Stage::new();
-        let session = stage.attach().attached_on(&stage.terminal);
-        // In place: it is the same file, and so are the other names.
-        stage.locks.write(&path_name(&stage.guest), contents);
-        stage.terminal.shows("it is not ours any more");
-        stage.talks("still here");
-        session.signal(signal);
-        assert_eq!(session.wait(), 128 + signal.as_raw());
-        for name in all_names(&stage.guest) {
-            assert_eq!(stage.locks.read(&name).unwrap(), contents.as_bytes());
+fn an_overwritten_lock_is_reported_once_and_removed_at_the_end() {
+    in_time(|| {
+        for contents in ["", "garbage", NOBODY] {
+            let stage = Stage::new();
+            let session = stage.attach().attached_on(&stage.terminal);
+            // In place: it is the same file, and so are the other names.
+            for _ in 0..2 {
+                stage.locks.write(&path_name(&stage.guest), contents);
+                stage.terminal.shows("it is not ours any more");
+                stage.talks("still here");
+            }
+            let changed = format!("{}: it is not ours any more", path_name(&stage.guest));
+            assert_eq!(stage.terminal.screen_so_far().matches(&changed).count(), 1);
+            session.signal(Signal::TERM);
+            assert_eq!(session.wait(), 143);
+            stage.is_as_before();
         }
-        until("the terminal is restored", || stage.terminal.settings() == stage.before);
-    }
+    });
+}
+
+#[test]
+fn an_overwritten_lock_of_a_killed_session_is_left() {
+    let stage = Stage::new();
+    let session = stage.attach().attached_on(&stage.terminal);
+    stage.locks.write(&path_name(&stage.guest), NOBODY);
+    stage.terminal.shows("it is not ours any more");
+    session.signal(Signal::KILL);
+    assert_eq!(session.wait(), 137);
+    until("the terminal is restored", || stage.terminal.settings() == stage.before);
+    assert_eq!(stage.locks.read(&path_name(&stage.guest)).unwrap(), NOBODY.as_bytes());
+    // Its pid is dead, so that the next session removes it.
+    let next = stage.attach().attached_on(&stage.terminal);
+    stage.terminal.types("\x1d.");
+    assert_eq!(next.wait(), 0);
+    stage.is_as_before();
 }
 
 #[test]
@@ -95,6 +115,25 @@ fn a_lock_directory_that_is_moved_or_replaced_is_reported() {
             stage.nothing_is_left();
             stage.is_as_before();
         }
+    });
+}
+
+#[test]
+fn a_lock_directory_that_is_moved_while_a_newcomer_is_offered_the_console_is_reported() {
+    in_time(|| {
+        let stage = Stage::new();
+        let given = Pause::held_at("given-to-us");
+        let session = stage.attach().attached_on(&stage.terminal);
+        let newcomer = given.of(stage.attach().arg("--force")).piped();
+        given.reached();
+        let moved = stage.runtime.path().join("old-locks");
+        fs::rename(stage.locks.path(), &moved).unwrap();
+        newcomer.kill();
+        stage.terminal.shows("was moved or removed");
+        fs::rename(&moved, stage.locks.path()).unwrap();
+        stage.terminal.types("\x1d.");
+        assert_eq!(session.wait(), 0);
+        stage.is_as_before();
     });
 }
 

@@ -68,9 +68,11 @@ other clocks than everybody's: a time namespace | nothing | 0, taken over 4, kil
 locks removed | nothing | 0 | lock_traps::a_lock_that_somebody_removes_is_made_again
 locks removed, on a filesystem without O_TMPFILE | nothing | 0 | faults::behind_our_back::a_lock_is_made_again_by_the_name_of_another_where_no_file_is_without_a_name
 others' files made and removed beside the locks | nothing | 0 | faults::behind_our_back::what_others_do_in_the_lock_directory_costs_a_session_next_to_nothing
-a lock overwritten | that lock, and it says so | 0 | faults::behind_our_back::an_overwritten_lock_is_reported_and_left_alone
+a lock overwritten | nothing, and it says so | 143 | faults::behind_our_back::an_overwritten_lock_is_reported_once_and_removed_at_the_end
+a lock overwritten, then SIGKILL | that lock | 137 | faults::behind_our_back::an_overwritten_lock_of_a_killed_session_is_left
 a lock overwritten by a living program | that lock, and it says so | 0 | faults::behind_our_back::a_lock_that_a_living_program_overwrites_is_theirs
 a lock directory moved away or replaced | its locks, and it says so | 0 | faults::behind_our_back::a_lock_directory_that_is_moved_or_replaced_is_reported
+a lock directory moved during an offer | its locks, and it says so | 0 | faults::behind_our_back::a_lock_directory_that_is_moved_while_a_newcomer_is_offered_the_console_is_reported
 a lock directory removed | its locks, and it says so | 0 | faults::behind_our_back::the_locks_in_a_directory_that_is_removed_are_reported
 SIGKILL at any moment | what was in its buffers | 137 | guard::a_session_killed_at_any_moment_leaves_nothing_behind
 ";

@@ -81,6 +81,31 @@ fn a_newcomer_that_sleeps_too_long_is_told_that_it_was_too_late() {
 }
 
 #[test]
+fn a_newcomer_that_takes_the_names_after_another_failed_too_loses_them_again() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let (accepting, taken) = (Pause::held_at("accepting"), Pause::held_too_at("taken"));
+    let first = taken.of(accepting.of(forced(&guest, &locks))).piped();
+    accepting.reached();
+    old.stderr().receives("did not take it");
+    let given = Pause::held_at("given-to-us");
+    let second = given.of(forced(&guest, &locks)).piped();
+    given.reached();
+    second.kill();
+    old.stderr().receives("did not take it");
+    accepting.is_over(&[&first]);
+    taken.reached();
+    until("the names are its own again", || {
+        let own = format!("{:>10}\n", old.pid());
+        all_names(&guest).iter().all(|it| locks.read(it).unwrap_or_default() == own.as_bytes())
+    });
+    taken.is_over(&[&first]);
+    assert_eq!(first.wait(), 3);
+    assert_eq!(locks.names(), all_names(&guest));
+    operates(&old, &guest, &locks);
+}
+
+#[test]
 fn a_newcomer_that_signs_just_when_the_old_operator_gives_up_waiting_does_not_operate_beside_it() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let [late, giving_up] = ["signing", "keeping"].map(Pause::held_at);

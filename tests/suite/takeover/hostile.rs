@@ -157,6 +157,48 @@ fn of_many_newcomers_that_never_take_the_console_most_are_refused() {
 }
 
 #[test]
+fn newcomers_that_fail_again_and_again_do_not_fill_the_screen() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let [socket, _] = runtime.sockets_of(&session);
+    let start = Instant::now();
+    for _ in 0..200 {
+        let newcomer = comes_to(&socket).unwrap();
+        send(&newcomer, TAKEOVER.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+        let mut answer = [0; 200];
+        let (count, _) = recv(&newcomer, &mut answer, RecvFlags::empty()).unwrap();
+        assert!(String::from_utf8_lossy(&answer[..count]).contains("console"));
+        shutdown(&newcomer, Shutdown::Both).unwrap();
+    }
+    operates(&session, &guest, &locks);
+    guest.say("still here");
+    session.stdout().receives("still here");
+    let said = String::from_utf8(session.stderr().so_far()).unwrap();
+    let lines = said.matches("did not take it").count() as u64;
+    let most = 20 * (start.elapsed().as_secs() + 1);
+    assert!(lines > 0 && lines <= most, "{lines} lines, at most {most}");
+}
+
+#[test]
+fn a_stopped_session_hands_over_to_a_newcomer_behind_a_silent_one() {
+    in_time(|| {
+        let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+        let desk = Terminal::new();
+        let old = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_on(&desk);
+        let socket = runtime.directory().join(&old.socket_names()[0]);
+        old.signal(Signal::TSTP);
+        old.is_stopped();
+        guest.say("while nobody looked");
+        let silent = comes_to(&socket).unwrap();
+        send(&silent, TAKEOVER.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+        let new = runtime.of(forced(&guest, &locks)).attached_to_pipes();
+        assert_eq!(old.wait(), 4);
+        new.stdout().receives("while nobody looked");
+        drop(silent);
+    });
+}
+
+#[test]
 fn silent_newcomers_keep_no_honest_one_out_and_cost_nobody_their_session() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let (asked, given) = (Pause::at("asked"), Pause::held_at("given-to-us"));

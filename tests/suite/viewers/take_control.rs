@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::super::harness::{Guest, Locks, Pause, Terminal, Vconsole, rounds, until};
+use super::super::harness::{
+    Bystander, Guest, Locks, Pause, Terminal, Vconsole, not_root, rounds, until,
+};
 use super::{leaves, viewer, watches};
 
 /// It is no flood, of which nobody is promised to see everything.
@@ -221,6 +223,31 @@ fn by_force_one_also_operates_what_a_viewer_reads_whose_operator_was_killed_mean
     guest.say("for both");
     newcomer.stdout().receives_exactly("for both");
     reader.stdout().receives("for both");
+}
+
+#[test]
+fn taking_control_evicts_nobody_beside_a_reader_that_came_meanwhile() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, desk) = (Guest::new(), Locks::new(), Terminal::new());
+    let (held, asked) = (Pause::held_at("handing-over"), Pause::at("asked"));
+    let operator = held.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
+    let newcomer = asked.of(viewer(&guest, &locks)).on(&desk);
+    desk.shows("watching");
+    desk.becomes_raw();
+    let reader = watches(&guest, &locks);
+    desk.types("\x1df");
+    asked.reached();
+    operator.kill();
+    reader.stderr().receives("connected to");
+    let daemon = Bystander::daemon_with_open(guest.path());
+    asked.is_over(&[]);
+    newcomer.fg();
+    desk.shows("connected to");
+    desk.shows(format!("sleep (pid {}", daemon.pid()));
+    assert!(!desk.screen_so_far().contains("evicted"), "{}", desk.screen_so_far());
+    reader.stderr().receives("taken over by");
 }
 
 #[test]
