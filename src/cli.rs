@@ -37,13 +37,13 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Attach to a console: take it for yourself alone, and relay it to this terminal
     #[command(long_about = ABOUT_ATTACH, after_help = after_attach())]
-    Attach(Attach),
+    Attach(AttachArgs),
     /// Show who has which console, without touching any
     #[command(long_about = ABOUT_STATUS, after_help = AFTER_STATUS)]
-    Status(Status),
+    Status(StatusArgs),
     /// Run a command and offer it as a console on a new PTY
     #[command(long_about = ABOUT_HOST, after_help = AFTER_HOST)]
-    Host(Host),
+    Host(HostArgs),
 }
 
 const ABOUT_ATTACH: &str = "\
@@ -90,7 +90,7 @@ command, 126 where it cannot be run. With --attach, where COMMAND still runs: th
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
-pub(crate) struct Attach {
+pub(crate) struct AttachArgs {
     /// The console: the slave side of a PTY or a serial port, by its path or a symlink's; a bare name
     /// is looked for in /dev as well
     #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
@@ -166,8 +166,8 @@ pub(crate) struct Attach {
     lock_place: LockDirectory,
 }
 
-impl From<Attach> for AttachOptions {
-    fn from(args: Attach) -> Self {
+impl From<AttachArgs> for AttachOptions {
+    fn from(args: AttachArgs) -> Self {
         Self {
             console: args.console,
             force: args.force,
@@ -229,7 +229,7 @@ struct LockDirectory {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Status {
+pub(crate) struct StatusArgs {
     /// The consoles to look at; without any, all that can be found
     #[arg(value_name = "CONSOLE", value_hint = ValueHint::AnyPath)]
     consoles: Vec<PathBuf>,
@@ -262,8 +262,8 @@ pub(crate) struct Status {
     lock_place: LockDirectory,
 }
 
-impl From<Status> for StatusOptions {
-    fn from(args: Status) -> Self {
+impl From<StatusArgs> for StatusOptions {
+    fn from(args: StatusArgs) -> Self {
         Self {
             consoles: args.consoles,
             all: args.all,
@@ -276,7 +276,7 @@ impl From<Status> for StatusOptions {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Host {
+pub(crate) struct HostArgs {
     /// Also make this symlink to the PTY, and remove it at the end. Nothing is replaced but a symlink of
     /// yours that leads to a PTY which is gone
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -291,8 +291,8 @@ pub(crate) struct Host {
     command: Vec<std::ffi::OsString>,
 }
 
-impl From<Host> for HostOptions {
-    fn from(args: Host) -> Self {
+impl From<HostArgs> for HostOptions {
+    fn from(args: HostArgs) -> Self {
         Self { link: args.link, attach: args.attach, command: args.command }
     }
 }

@@ -1,4 +1,4 @@
-//! What the program's exit status says. The numbers are a promise to scripts.
+//! The exit statuses of the program. The numbers are a promise to scripts.
 
 use std::process::ExitCode;
 

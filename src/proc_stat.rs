@@ -10,7 +10,7 @@ pub(crate) enum ProcessState {
     Zombie,
 }
 
-/// What we use of `/proc/PID/stat` (`proc_pid_stat(5)`).
+/// The fields of `/proc/PID/stat` that we use (`proc_pid_stat(5)`).
 #[derive(Debug)]
 pub(crate) struct Stat {
     pub(crate) program: String,

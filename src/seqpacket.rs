@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -105,21 +105,21 @@ pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
 
 /// The process that connected the other end, or listened there (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
+pub(crate) struct PeerCredentials {
     /// 0 if it is in no namespace of ours.
     pub(crate) pid: i32,
     pub(crate) uid: u32,
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for PeerCredentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "pid {} of uid {}", self.pid, self.uid)
     }
 }
 
-impl Peer {
+impl PeerCredentials {
     pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
-        let credentials = getsockopt(socket, PeerCredentials)?;
+        let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
         Ok(Self { pid: credentials.pid(), uid: credentials.uid() })
     }
 }

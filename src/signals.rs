@@ -34,7 +34,7 @@ pub(crate) struct Signals {
     arrived: Arrived,
 }
 
-/// What has arrived and was not yet obeyed.
+/// The signals that have arrived and were not yet obeyed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Arrived {
     /// A signal that ends the session.
@@ -46,7 +46,7 @@ pub(crate) struct Arrived {
     pub(crate) resized: bool,
 }
 
-/// What [`Signals::obey`] found.
+/// The result of [`Signals::obey`].
 pub(crate) struct Obeyed {
     /// The signal that ends us, if one has arrived. It stays for the next call.
     pub(crate) ending: Option<i32>,

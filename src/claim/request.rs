@@ -1,4 +1,4 @@
-//! What the caller asks of a claim, and the notes that the claim makes for the user.
+//! The request for a claim, and the notes that the claim makes for the user.
 
 use std::path::Path;
 use std::{fmt, io};

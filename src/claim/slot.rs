@@ -30,7 +30,7 @@ impl<E: Into<ClaimErrorKind>> From<E> for AcquireError {
     }
 }
 
-/// What was found at a lock name that does not refuse the claim.
+/// The state of a lock name that does not refuse the claim.
 pub(crate) enum SlotState {
     Free,
     Stale(LockFile, String),

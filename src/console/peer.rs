@@ -8,12 +8,12 @@ use crate::process::Process;
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) process: Process,
-    pub(crate) role: Role,
+    pub(crate) role: PeerKind,
 }
 
-/// What such a process offers the PTY for.
+/// The purpose for which such a process offers the PTY.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum PeerKind {
     /// A virtual machine of QEMU, with its name if it has one.
     Guest(Option<String>),
     /// A container, with its name or the beginning of its number.
@@ -39,7 +39,7 @@ const SHORT: usize = 12;
 impl Peer {
     /// Whether it is known to offer consoles: a guest, a container, or `vconsole host`.
     pub(crate) fn offers_consoles(&self) -> bool {
-        self.role != Role::Program || self.process.program.as_deref() == Some("vconsole")
+        self.role != PeerKind::Program || self.process.program.as_deref() == Some("vconsole")
     }
 
     /// Finds the role of `process` by its command line and control group, which all can read.
@@ -51,9 +51,9 @@ impl Peer {
         let container = || {
             container(program, &words)
                 .or_else(|| group(&String::from_utf8_lossy(&read("cgroup"))))
-                .map(Role::Container)
+                .map(PeerKind::Container)
         };
-        let role = guest(program, &words).or_else(container).unwrap_or(Role::Program);
+        let role = guest(program, &words).or_else(container).unwrap_or(PeerKind::Program);
         Self { process, role }
     }
 }
@@ -62,10 +62,10 @@ impl fmt::Display for Peer {
     /// `guest vm1 (pid 812)`, safe to show.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.role {
-            Role::Guest(Some(name)) => write!(out, "guest {}", Printable::new(name))?,
-            Role::Guest(None) => out.write_str("a QEMU guest")?,
-            Role::Container(name) => write!(out, "container {}", Printable::new(name))?,
-            Role::Program => {
+            PeerKind::Guest(Some(name)) => write!(out, "guest {}", Printable::new(name))?,
+            PeerKind::Guest(None) => out.write_str("a QEMU guest")?,
+            PeerKind::Container(name) => write!(out, "container {}", Printable::new(name))?,
+            PeerKind::Program => {
                 Printable::new(self.process.program.as_deref().unwrap_or("?")).fmt(out)?;
             }
         }
@@ -79,11 +79,11 @@ pub(super) fn words(command_line: &[u8]) -> Vec<String> {
 }
 
 /// The guest, with its name, if this is QEMU.
-pub(super) fn guest(program: &str, words: &[String]) -> Option<Role> {
+pub(super) fn guest(program: &str, words: &[String]) -> Option<PeerKind> {
     let called = words.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
     let qemu = |name: &str| name.starts_with("qemu-system") || name == "qemu-kvm" || name == "kvm";
     let name = || option(words, &["-name", "--name"]).map(guest_name);
-    (qemu(program) || qemu(called)).then(|| Role::Guest(name()))
+    (qemu(program) || qemu(called)).then(|| PeerKind::Guest(name()))
 }
 
 /// The name in QEMU's `-name`: `guest=NAME,...` or `NAME,...`. A doubled comma is a comma.
@@ -153,13 +153,13 @@ mod tests {
     #[test]
     fn a_guest_is_called_as_qemu_was_told() {
         let name = |text: &str| guest("qemu-system-x86", &line(text));
-        let some = |name: &str| Some(Role::Guest(Some(name.to_owned())));
+        let some = |name: &str| Some(PeerKind::Guest(Some(name.to_owned())));
         let libvirt = "/usr/bin/qemu-system-x86_64 -name guest=vm1,debug-threads=on";
         assert_eq!(name(libvirt), some("vm1"));
         assert_eq!(name("qemu-system-x86_64 -m 64 -name vm2,process=x"), some("vm2"));
         assert_eq!(name("qemu-system-x86_64 --name debug-threads=on,guest=a,,b"), some("a,b"));
-        assert_eq!(name("qemu-system-x86_64 -name"), Some(Role::Guest(None)));
-        assert_eq!(name("qemu-system-x86_64 -serial pty"), Some(Role::Guest(None)));
+        assert_eq!(name("qemu-system-x86_64 -name"), Some(PeerKind::Guest(None)));
+        assert_eq!(name("qemu-system-x86_64 -serial pty"), Some(PeerKind::Guest(None)));
         assert_eq!(guest("renamed", &line("/usr/libexec/qemu-kvm -name vm3")), some("vm3"));
         assert_eq!(guest("socat", &line("socat -name qemu-system")), None);
     }

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use crate::console::peer::{Peer, Role, container, group, guest, guest_name, option, words};
+use crate::console::peer::{Peer, PeerKind, container, group, guest, guest_name, option, words};
 use crate::printable::is_harmless;
 use crate::process::Process;
 
@@ -26,7 +26,7 @@ pub fn command_line(bytes: &[u8]) {
     let is_qemu = program == PROGRAMS[0] || words[0].contains("qemu") || words[0].contains("kvm");
     assert!(is_qemu || guest_here.is_none(), "{guest_here:?} of {words:?}");
     assert!(program != PROGRAMS[0] || guest_here.is_some(), "no guest of {words:?}");
-    if let Some(Role::Guest(Some(name))) = &guest_here {
+    if let Some(PeerKind::Guest(Some(name))) = &guest_here {
         // Commas are doubled in the command line.
         let written = name.replace(',', ",,");
         let is_word = words[1..].iter().any(|word| word.contains(&written));
@@ -38,7 +38,7 @@ pub fn command_line(bytes: &[u8]) {
         assert!(!is_number(name), "{name} is not short");
     }
     shows_harmless(guest_here);
-    shows_harmless(kept.map(Role::Container));
+    shows_harmless(kept.map(PeerKind::Container));
     for name in &words {
         can_be_a_name(name, &words);
     }
@@ -91,7 +91,7 @@ pub fn control_group(bytes: &[u8]) {
         let with = group(&format!("{text}{line}\n"));
         assert_eq!(with, found.clone().or_else(|| Some(HEAD.to_owned())), "{text}");
     }
-    shows_harmless(found.map(Role::Container));
+    shows_harmless(found.map(PeerKind::Container));
 }
 
 fn is_number(name: &str) -> bool {
@@ -100,7 +100,7 @@ fn is_number(name: &str) -> bool {
 
 static OURSELVES: LazyLock<Option<Process>> = LazyLock::new(|| Process::shown(Process::own_pid()));
 
-fn shows_harmless(role: Option<Role>) {
+fn shows_harmless(role: Option<PeerKind>) {
     let Some((role, process)) = role.zip(OURSELVES.clone()) else { return };
     is_harmless(&Peer { process, role }.to_string());
 }

@@ -10,7 +10,7 @@ use crate::jobs::JobInfo;
 use crate::locks::journal::JournalOp;
 use crate::terminal::Modes;
 
-/// What a session tells its guard. "Comes along" means a descriptor that is sent with the message.
+/// A message from a session to its guard. "Comes along" means a descriptor that is sent with the message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum GuardMessage {
     /// This is about to be done in a lock directory, whose descriptor comes along with `Use`.

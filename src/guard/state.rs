@@ -1,4 +1,4 @@
-//! What the guard knows of its session, and how it cleans up after it.
+//! The guard's knowledge of its session, and how it cleans up after it.
 
 use std::ffi::OsString;
 use std::fs;

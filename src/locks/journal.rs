@@ -1,4 +1,4 @@
-//! What was done in lock directories, and how to undo it. The session undoes it when it leaves; its
+//! The steps that were done in lock directories. The session undoes them when it leaves; its
 //! guard undoes it when the session is killed.
 
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! What must hold of lock files and of the kernel's tables, whatever they say.
+//! Properties of what we read from lock files and the kernel's tables, whatever they say.
 
 #![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
 

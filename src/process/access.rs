@@ -1,4 +1,4 @@
-//! What a process has open, how it uses a line, and what a signal ends with it.
+//! The files that a process has open, how it uses a line, and what ends with it on a signal.
 
 use std::fs;
 use std::os::fd::OwnedFd;

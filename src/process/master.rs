@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::device::Device;
 
-/// What a devpts filesystem calls itself (`DEVPTS_SUPER_MAGIC` in the kernel's linux/magic.h).
+/// The type of a devpts filesystem (`DEVPTS_SUPER_MAGIC` in the kernel's linux/magic.h).
 const DEVPTS: u32 = 0x1cd1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What must hold of `/proc`, whatever it says.
+//! Properties of what we read from `/proc`, whatever it says.
 
 #![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
 

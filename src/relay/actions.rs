@@ -84,7 +84,7 @@ impl KeyBinding {
     }
 }
 
-/// What a terminal sends for Ctrl and this key.
+/// The byte that a terminal sends for Ctrl and this key.
 fn with_ctrl(key: u8) -> Option<u8> {
     match key {
         b'a'..=b'z' => Some(key & 0x1f),

@@ -92,7 +92,7 @@ pub(super) struct Relay<'a> {
     pub(super) refused: usize,
 }
 
-/// What poll(2) found. Descriptors that were left out have no events.
+/// The result of poll(2). Descriptors that were left out have no events.
 struct Ready {
     signals: bool,
     input: PollFlags,

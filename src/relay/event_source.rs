@@ -1,4 +1,4 @@
-//! What a relay waits for beside bytes and signals, and copies of the console's output.
+//! Event sources of a relay beside bytes and signals, and taps, which copy the console's output.
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;

@@ -39,7 +39,7 @@ impl ByteCounts {
     }
 }
 
-/// What the user asks of a relay; `vconsole-attach(1)` describes the options.
+/// The options of a relay; `vconsole-attach(1)` describes them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// Works only if standard input is a terminal.

@@ -1,4 +1,4 @@
-//! What a relay reads from and writes to.
+//! The end of a relay that is not the user's: a console, or the pipe of a viewer.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -268,7 +268,7 @@ mod tests {
     use rustix::io::ioctl_fionread;
 
     use super::*;
-    use crate::seqpacket::Peer;
+    use crate::seqpacket::PeerCredentials;
     use crate::session::protocol::ClientInfo;
 
     fn comes(
@@ -276,7 +276,7 @@ mod tests {
         from: Option<StreamPos>,
     ) -> (OwnedFd, StreamPos, OwnedFd) {
         let (ours, theirs) = seqpacket::pair();
-        let peer = Peer { pid: std::process::id().cast_signed(), uid: 0 };
+        let peer = PeerCredentials { pid: std::process::id().cast_signed(), uid: 0 };
         let who = Client::at(peer, ClientInfo::default()).unwrap();
         broadcaster.subscribe(ours, who, from).unwrap();
         let answered = seqpacket::receive(&theirs).unwrap();

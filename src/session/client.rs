@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::printable::Printable;
 use crate::process::{Presence, Process};
-use crate::seqpacket::Peer;
+use crate::seqpacket::PeerCredentials;
 use crate::session::protocol::ClientInfo;
 
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// The process at the other end of a socket. `None` if it is gone, or in no namespace of ours.
-    pub(crate) fn at(peer: Peer, info: ClientInfo) -> Option<Self> {
+    pub(crate) fn at(peer: PeerCredentials, info: ClientInfo) -> Option<Self> {
         if peer.pid <= 0 {
             return None;
         }

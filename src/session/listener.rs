@@ -13,7 +13,7 @@ use rustix::net::{SocketFlags, accept_with};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::seqpacket::{self, Peer};
+use crate::seqpacket::{self, PeerCredentials};
 use crate::session::client::Client;
 use crate::session::protocol::{ClientMessage, Opening, Reply, StreamPos, VERSION};
 use crate::session::registry::SessionSocket;
@@ -45,7 +45,7 @@ pub(crate) struct Listener {
 
 struct PendingClient {
     socket: OwnedFd,
-    peer: Peer,
+    peer: PeerCredentials,
     deadline: Instant,
 }
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(crate) enum ClientRequest {
         from: Option<StreamPos>,
     },
     /// Another user's process, which was refused.
-    Unauthorized(Peer),
+    Unauthorized(PeerCredentials),
 }
 
 impl Listener {
@@ -138,7 +138,7 @@ impl Listener {
     }
 
     fn add(&mut self, socket: OwnedFd) -> Option<ClientRequest> {
-        let peer = Peer::of(&socket).ok()?;
+        let peer = PeerCredentials::of(&socket).ok()?;
         if !is_authorized(peer) {
             refuse(&socket, "this session is another user's");
             return Some(ClientRequest::Unauthorized(peer));
@@ -169,12 +169,12 @@ impl Listener {
 }
 
 /// Only the same user and root may connect.
-pub(crate) fn is_authorized(peer: Peer) -> bool {
+pub(crate) fn is_authorized(peer: PeerCredentials) -> bool {
     peer.uid == 0 || peer.uid == geteuid().as_raw()
 }
 
 /// Receives what a client wants. Refuses a message that it does not understand.
-pub(crate) fn understand(socket: OwnedFd, peer: Peer) -> Option<ClientRequest> {
+pub(crate) fn understand(socket: OwnedFd, peer: PeerCredentials) -> Option<ClientRequest> {
     let said: Value = match seqpacket::receive(&socket) {
         Ok(Some((said, _))) => said,
         Err(Errno::BADMSG) => {

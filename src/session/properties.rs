@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize as _;
 
-use crate::seqpacket::{self, Peer};
+use crate::seqpacket::{self, PeerCredentials};
 use crate::session::handoff::{ACCEPT_TIME, Handoff, Outcome, outcome};
 use crate::session::listener::{ClientRequest, understand};
 use crate::session::protocol::{ClientMessage, Reply, StreamPos, VERSION};
@@ -58,7 +58,7 @@ pub fn message(bytes: &[u8]) {
 }
 
 fn is_understood_or_refused(packet: &[u8], ours: OwnedFd, theirs: &OwnedFd) {
-    let Ok(peer) = Peer::of(&ours) else { return };
+    let Ok(peer) = PeerCredentials::of(&ours) else { return };
     let message =
         serde_json::from_slice::<serde_json::Value>(packet).and_then(ClientMessage::deserialize);
     let request = understand(ours, peer);

@@ -49,7 +49,7 @@ pub(crate) enum Opening {
     Watch { version: u32 },
 }
 
-/// What a client says about itself. The kernel tells everything else.
+/// A client's claims about itself. The kernel tells everything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClientInfo {
     /// The host that its user is logged in from (`SSH_CONNECTION`).
@@ -79,7 +79,7 @@ pub(crate) struct StreamPos {
     pub(crate) offset: u64,
 }
 
-/// What a session replies to a client, and tells its viewers.
+/// A reply of a session to a client, or a message to its viewers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Reply {

@@ -14,12 +14,12 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SocketAddrUnix, bind, connect, listen};
 
 use crate::process::{Process, in_first_namespace, namespace_beside_the_first};
-use crate::seqpacket::{Peer, new_socket};
+use crate::seqpacket::{PeerCredentials, new_socket};
 use crate::test_point;
 
 const BACKLOG: i32 = 64;
 
-/// Who listens on a socket: a session, or its guard in case the session does not answer.
+/// The listener on a socket: a session, or its guard in case the session does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketRole {
     Session,
@@ -120,7 +120,7 @@ pub(crate) fn connect_to(uid: u32, pid: i32, role: SocketRole) -> io::Result<Own
     let mut connected = Err(io::ErrorKind::NotFound.into());
     // The directories come and go independently of the session: any of them may have the socket.
     for directory in trusted_directories_of(uid) {
-        connected = connect_at(&directory.join(name_of(pid, role)), Peer { pid, uid });
+        connected = connect_at(&directory.join(name_of(pid, role)), PeerCredentials { pid, uid });
         // EAGAIN means a full backlog: this is the socket.
         if !connected.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
             break;
@@ -133,13 +133,13 @@ pub(crate) fn is_reader(uid: u32, pid: i32) -> bool {
     trusted_directories_of(uid).any(|directory| directory.join(reader_mark(pid)).exists())
 }
 
-fn connect_at(path: &Path, peer: Peer) -> io::Result<OwnedFd> {
+fn connect_at(path: &Path, peer: PeerCredentials) -> io::Result<OwnedFd> {
     let socket = new_socket()?;
     let address = SocketAddrUnix::new(path)?;
     retry_on_intr(|| connect(&socket, &address))?;
     // Anybody could have created it in /tmp, but the kernel knows who. A session creates the
     // socket of its guard.
-    if Peer::of(&socket)? == peer {
+    if PeerCredentials::of(&socket)? == peer {
         Ok(socket)
     } else {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else answers in its place"))

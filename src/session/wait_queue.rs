@@ -15,7 +15,7 @@ use crate::console::kind::Kind;
 use crate::console::target::Target;
 use crate::poll;
 use crate::process::{Presence, Process};
-use crate::seqpacket::{Peer, new_socket};
+use crate::seqpacket::{PeerCredentials, new_socket};
 
 /// How many sessions can connect between two looks.
 const BACKLOG: i32 = 128;
@@ -39,7 +39,7 @@ struct Ahead {
     ticket: String,
     /// Hangs up when that session leaves the queue.
     socket: OwnedFd,
-    peer: Peer,
+    peer: PeerCredentials,
 }
 
 impl Ticket {
@@ -104,7 +104,7 @@ impl Ticket {
         let name = format!("{}{ticket}", self.queue);
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?;
         retry_on_intr(|| connect(&socket, &address)).ok()?;
-        let peer = Peer::of(&socket).ok()?;
+        let peer = PeerCredentials::of(&socket).ok()?;
         // The pid of another namespace is 0 (unix(7)): then the ticket must do, one for each user.
         if peer.pid != 0 {
             let (taken, pid) = read_ticket(&ticket)?;

@@ -18,7 +18,7 @@ use crate::claim::holders::{lasting_openers, not_opened};
 use crate::claim::slot::{AcquireError, Slot, SlotState};
 use crate::claim::{holders, lock_set::LockSet, request::Request};
 use crate::console::open::{Console, OpenError};
-use crate::console::peer::{Peer, Role};
+use crate::console::peer::{Peer, PeerKind};
 use crate::console::{kind::Kind, target::Target};
 use crate::device::Device;
 use crate::printable::Printable;
@@ -304,7 +304,7 @@ fn guest_of(target: &Target) -> Option<String> {
     let masters = snapshot.masters(target.device()).into_iter();
     let mut roles = masters.map(|process| Peer::of(process.clone()).role);
     roles.find_map(|role| match role {
-        Role::Guest(name) => name.map(|name| Printable::new(&name).to_string()),
+        PeerKind::Guest(name) => name.map(|name| Printable::new(&name).to_string()),
         _ => None,
     })
 }

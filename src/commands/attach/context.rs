@@ -1,4 +1,4 @@
-//! What every part of `vconsole attach` uses: options, console, messages and signals.
+//! The context of every part of `vconsole attach`: options, console, messages and signals.
 
 use std::cell::RefCell;
 
@@ -38,7 +38,7 @@ impl Attach<'_> {
         Request { force: false, ..request }.check_free(snapshot)
     }
 
-    /// What other sessions are told about us. The environment may name any host.
+    /// Our introduction to other sessions. The environment may name any host.
     pub(super) fn client_info(&self) -> ClientInfo {
         let connection = std::env::var("SSH_CONNECTION").unwrap_or_default();
         let host = connection.split_ascii_whitespace().next().map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What `vconsole attach` is asked for.
+//! The options of `vconsole attach`.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -20,7 +20,7 @@ const READER_TIME: Duration = Duration::from_secs(1);
 /// A claim, and what the previous session left.
 pub(super) struct Taken {
     pub(super) claim: Claim,
-    /// What the previous operator read and did not deliver.
+    /// Bytes that the previous operator read and did not deliver.
     pub(super) pending: PendingBytes,
     pub(super) scrollback: Scrollback,
     pub(super) from: Option<String>,

@@ -63,7 +63,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::seqpacket::Peer;
+    use crate::seqpacket::PeerCredentials;
     use crate::session::protocol::ClientInfo;
 
     #[test]
@@ -71,7 +71,8 @@ mod tests {
         let mut queue = TakeoverQueue::default();
         let _sockets = [(); 9].map(|()| {
             let (theirs, ours) = UnixStream::pair().unwrap();
-            let client = Client::at(Peer::of(&ours).unwrap(), ClientInfo::default()).unwrap();
+            let client =
+                Client::at(PeerCredentials::of(&ours).unwrap(), ClientInfo::default()).unwrap();
             let (socket, came) = (ours.into(), Instant::now());
             queue.push(Newcomer { socket, client, came, only_if_reading: false });
             theirs

@@ -112,7 +112,7 @@ impl OfferedLine {
         Ok(())
     }
 
-    /// What to poll the master for: input if `wanted`, room if there is output to `deliver`.
+    /// The events to poll the master for: input if `wanted`, room if there is output to `deliver`.
     pub(super) fn interest(&self, wanted: bool, deliver: bool) -> Option<PollFlags> {
         let input = if wanted { PollFlags::IN } else { PollFlags::empty() };
         let output = if deliver { PollFlags::OUT } else { PollFlags::empty() };

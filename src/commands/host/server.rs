@@ -134,7 +134,7 @@ impl Server {
     }
 }
 
-/// What ended a wait. Everything else is simply tried.
+/// The events that ended a wait. Everything else is simply tried.
 struct HostReady {
     /// A client opened the offered console, or reads it.
     client: bool,

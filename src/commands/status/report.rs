@@ -1,11 +1,11 @@
-//! What `status` found, as it is shown: all text in it is safe to show.
+//! The findings of `status` as they are shown: all text in them is safe to show.
 
 use std::{collections::HashMap, ops::Range, path::Path, time::SystemTime};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::console::peer::{Peer, Role};
+use crate::console::peer::{Peer, PeerKind};
 use crate::console::{kind::Kind, target::TargetError};
 use crate::locks::staleness::{LockStatus, UnknownReason};
 use crate::process::{Process, snapshot::ProcessSnapshot};
@@ -152,9 +152,9 @@ impl Report {
 
     fn peer(&mut self, end: &Peer) -> PeerRow {
         let (kind, name) = match &end.role {
-            Role::Guest(name) => ("guest", name.as_ref()),
-            Role::Container(name) => ("container", Some(name)),
-            Role::Program => ("program", None),
+            PeerKind::Guest(name) => ("guest", name.as_ref()),
+            PeerKind::Container(name) => ("container", Some(name)),
+            PeerKind::Program => ("program", None),
         };
         let (name, text) = (name.map(shown), end.to_string());
         PeerRow { kind, name, process: self.process(&end.process), text }
