@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode, is_raw_mode_enabled};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::unistd::{getpgrp, tcgetpgrp};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
@@ -20,7 +21,7 @@ use rustix::termios::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::JobInfo;
+use crate::{jobs::JobInfo, poll};
 
 /// The raw settings as we left them on the terminal, and those before; `None` while it is not raw.
 /// A static, because the panic hook needs them.
@@ -200,6 +201,13 @@ pub(crate) fn is_raw() -> bool {
 /// control on it (it is no terminal, or not our controlling one: `ENOTTY`, tcgetpgrp(3)).
 pub(crate) fn in_foreground() -> bool {
     tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == getpgrp())
+}
+
+/// Whether the other end of a terminal line is gone. Then every question fails with `EIO`
+/// (`hung_up_tty_ioctl` in `drivers/tty/tty_io.c`), or because the device was unplugged.
+pub(crate) fn is_hung_up(line: impl AsFd) -> bool {
+    poll::events_now(&line, PollFlags::empty()).is_ok_and(|events| events.intersects(poll::GONE))
+        || matches!(tcgetattr(line), Err(Errno::IO | Errno::NXIO | Errno::NODEV))
 }
 
 /// While this lives, reading the terminal in the background fails with `EIO` (`__tty_check_change`

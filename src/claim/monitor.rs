@@ -29,6 +29,7 @@ pub(crate) struct OpenMonitor {
     /// Whether a process opened the console since the last close.
     stays: bool,
     locks_touched: bool,
+    closed: bool,
 }
 
 pub(crate) enum Intruder {
@@ -70,6 +71,7 @@ impl OpenMonitor {
             told: Vec::new(),
             stays: false,
             locks_touched: false,
+            closed: false,
         };
         said.extend(watch.watch_locks(directories));
         (Some(watch), said)
@@ -129,6 +131,11 @@ impl OpenMonitor {
         std::mem::take(&mut self.locks_touched)
     }
 
+    /// Whether a process closed the console since the last call: it may have changed its settings.
+    pub(crate) fn was_closed(&mut self) -> bool {
+        std::mem::take(&mut self.closed)
+    }
+
     fn read_events(&mut self) -> bool {
         let mut opened = false;
         let mut space = [MaybeUninit::uninit(); 4096];
@@ -148,10 +155,10 @@ impl OpenMonitor {
             } else if what.contains(ReadFlags::OPEN) {
                 (opened, self.stays) = (true, true);
             } else if what.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::CLOSE_NOWRITE) {
-                self.stays = false;
+                (self.stays, self.closed) = (false, true);
             } else if what.contains(ReadFlags::QUEUE_OVERFLOW) {
                 // Too many events: anything can have happened.
-                (opened, self.stays, self.locks_touched) = (true, true, true);
+                (opened, self.stays, self.locks_touched, self.closed) = (true, true, true, true);
             }
         }
         opened

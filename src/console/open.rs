@@ -12,9 +12,9 @@ use rustix::termios::{
 
 use crate::console::kind::Kind;
 use crate::console::target::{Target, TargetError};
-use crate::console::tty;
+use crate::console::tty::{self, LineSettings};
 use crate::device::Device;
-use crate::{sys, test_point};
+use crate::{sys, terminal, test_point};
 
 /// An open console. Reading and writing never block.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ pub(crate) struct Console {
     locked: Cell<bool>,
     /// Whether the exclusive flag on it is ours.
     exclusive: Cell<bool>,
+    /// As last seen, to notice changes by other programs.
+    settings: Cell<Option<LineSettings>>,
+    said_raw_again: Cell<bool>,
     /// Whether flag and lock now belong to another process, which has the same open file.
     given_away: Cell<bool>,
 }
@@ -87,6 +90,8 @@ impl Console {
             name: target.to_string(),
             locked: Cell::new(false),
             exclusive: Cell::new(false),
+            settings: Cell::new(None),
+            said_raw_again: Cell::new(false),
             given_away: Cell::new(false),
         })
     }
@@ -144,10 +149,38 @@ impl Console {
     /// Sets the line raw, so that every byte passes unchanged and nothing is echoed. It stays so
     /// when we leave: with echo a guest would get its own output as input.
     ///
-    /// Pending bytes, speed, parity and hardware flow control stay. A byte gets eight bits, and the
-    /// line ignores the modem lines.
+    /// Pending bytes, speed, data bits, parity and hardware flow control stay. The line ignores the
+    /// modem lines.
     pub(crate) fn set_raw(&self) -> io::Result<()> {
-        tty::go_on(&self.line)
+        tty::go_on(&self.line)?;
+        self.settings.set(Some(tty::look(&self.line)?.0));
+        Ok(())
+    }
+
+    /// Whether the other end is gone. A read of 0 bytes alone proves nothing: another program may
+    /// have set `VMIN` to 0, or canonical mode.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        terminal::is_hung_up(&self.line)
+    }
+
+    /// Makes the line raw again if another program has changed that. Leaves other changes, such as
+    /// a new speed. Returns messages for the user.
+    pub(crate) fn check_settings(&self) -> io::Result<Vec<String>> {
+        let mut messages = Vec::new();
+        let (now, is_raw) = tty::look(&self.line)?;
+        if !is_raw {
+            tty::make_raw(&self.line)?;
+            if !self.said_raw_again.replace(true) {
+                messages.push(format!(
+                    "another program changed the settings of {self}: it is raw again"
+                ));
+            }
+        }
+        let before = self.settings.replace(Some(now));
+        if let Some(change) = before.and_then(|before| before.changed_to(now)) {
+            messages.push(format!("another program changed {change} on {self}"));
+        }
+        Ok(messages)
     }
 
     /// Hangs the line up for every process that has it open (`TIOCVHANGUP`, `ioctl_tty(2)`), and

@@ -159,7 +159,7 @@ impl Relay<'_> {
 
     /// Tells the user, once, that input goes nowhere.
     pub(super) fn refuse_typing(&mut self) {
-        if std::mem::replace(&mut self.said_read_only, true) {
+        if std::mem::replace(&mut self.said.read_only, true) {
             return;
         }
         let key = self.setup.settings.options.escape;

@@ -83,13 +83,20 @@ pub(super) struct Relay<'a> {
     pub(super) accepted_at: Instant,
     /// From the console, for the output, unchanged: takeover and viewers count its bytes.
     pub(super) printed: Buffer,
-    pub(super) said_read_only: bool,
+    pub(super) said: Said,
     /// The other end of the console was closed: nothing more comes or goes.
     pub(super) hung_up: bool,
     pub(super) input_ended: bool,
     pub(super) linger: LingerTimer,
     /// Bytes that the console did not accept before it hung up.
     pub(super) refused: usize,
+}
+
+/// What is said once.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) read_only: bool,
+    pub(super) raw_again: bool,
 }
 
 /// The result of poll(2). Descriptors that were left out have no events.
@@ -117,7 +124,7 @@ impl<'a> Relay<'a> {
             typed: Buffer::new(needed.max(BUFFER)),
             accepted_at: Instant::now(),
             printed: Buffer::new(pending.printed.len().max(BUFFER)),
-            said_read_only: false,
+            said: Said::default(),
             hung_up: false,
             input_ended: false,
             linger: LingerTimer::new(settings.options.linger, settings.options.linger_max),

@@ -7,7 +7,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::relay::event_loop::{LoopExit, Relay, Step};
 use crate::relay::{Error, ExitReason};
-use crate::terminal;
+use crate::terminal::{self, RawMode};
 
 impl Relay<'_> {
     pub(super) fn obey_signals(&mut self) -> Step {
@@ -44,11 +44,7 @@ impl Relay<'_> {
             }
             stop = false;
         }
-        let Some(raw) = self.setup.raw else { return Ok(()) };
-        raw.resume().map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::IO) => LoopExit::Ended(ExitReason::TerminalGone),
-            _ => LoopExit::Failed(Error::Terminal(error)),
-        })
+        self.setup.raw.map_or(Ok(()), resume)
     }
 
     /// Gives the console the size of its operator's window.
@@ -62,4 +58,12 @@ impl Relay<'_> {
             let _ = console.set_size(size);
         }
     }
+}
+
+/// Makes the terminal raw again.
+pub(super) fn resume(raw: &RawMode<'_>) -> Step {
+    raw.resume().map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::IO) => LoopExit::Ended(ExitReason::TerminalGone),
+        _ => LoopExit::Failed(Error::Terminal(error)),
+    })
 }

@@ -11,6 +11,7 @@ use crate::endpoint::EndpointKind;
 use crate::poll::GONE;
 use crate::relay::escape::{Escape, Piece};
 use crate::relay::event_loop::{BUFFER, LoopExit, Relay, Step};
+use crate::relay::job_control::resume;
 use crate::relay::{Error, ExitReason};
 use crate::ring_buffer::Buffer;
 use crate::{poll, terminal, test_point};
@@ -80,9 +81,11 @@ impl Relay<'_> {
                     (EndpointKind::Terminal, Some(Errno::IO)) if self.is_somebody_elses() => {
                         Ok(false)
                     }
-                    // `CONNRESET`: the other end left without reading everything that we wrote.
-                    (EndpointKind::Terminal, Some(Errno::IO))
-                    | (EndpointKind::Stream, Some(Errno::CONNRESET)) => self.end_input(),
+                    (EndpointKind::Terminal, Some(Errno::IO)) => {
+                        Err(LoopExit::Ended(ExitReason::TerminalGone))
+                    }
+                    // The other end left without reading everything that we wrote.
+                    (EndpointKind::Stream, Some(Errno::CONNRESET)) => self.end_input(),
                     _ => Err(Error::Stdin(error).into()),
                 };
             }
@@ -105,12 +108,26 @@ impl Relay<'_> {
 
     /// Notes the end of input. Returns false, since there is no more.
     fn end_input(&mut self) -> Step<bool> {
-        // In raw mode a terminal's input ends only when the terminal is gone.
         if self.setup.input.kind() == EndpointKind::Terminal {
-            return Err(LoopExit::Ended(ExitReason::TerminalGone));
+            return self.mend_terminal();
         }
         self.input_ended = true;
         self.linger.input_ended(Instant::now());
+        Ok(false)
+    }
+
+    /// In raw mode a terminal's input ends only when the terminal is gone. Otherwise another program
+    /// has set `VMIN` to 0, or canonical mode.
+    fn mend_terminal(&mut self) -> Step<bool> {
+        let hung_up = terminal::is_hung_up(&self.setup.input);
+        let Some(raw) = self.setup.raw.filter(|_| !hung_up) else {
+            return Err(LoopExit::Ended(ExitReason::TerminalGone));
+        };
+        resume(raw)?;
+        if !std::mem::replace(&mut self.said.raw_again, true) {
+            let what = "another program changed the settings of your terminal: it is raw again";
+            self.setup.messages.info(what);
+        }
         Ok(false)
     }
 
@@ -185,7 +202,7 @@ impl Relay<'_> {
             return Ok(false);
         }
         match retry_on_intr(|| self.setup.upstream.read(self.printed.free())) {
-            Ok(0) => self.hang_up(),
+            Ok(0) => self.read_nothing()?,
             Ok(count) => {
                 let new = &self.printed.free()[..count];
                 self.setup.taps.iter_mut().for_each(|tap| tap.write(new));
@@ -200,6 +217,21 @@ impl Relay<'_> {
             Err(error) => return Err(Error::Console(error.into()).into()),
         }
         Ok(false)
+    }
+
+    /// A pipe has ended. A console has hung up, or another program changed its settings.
+    fn read_nothing(&mut self) -> Step {
+        match self.setup.upstream.console().filter(|console| !console.is_hung_up()) {
+            Some(console) => match console.check_settings() {
+                Ok(lines) => lines.iter().for_each(|line| self.setup.messages.info(line)),
+                Err(error) if Errno::from_io_error(&error).is_some_and(is_hang_up) => {
+                    self.hang_up();
+                }
+                Err(error) => return Err(Error::Console(error).into()),
+            },
+            None => self.hang_up(),
+        }
+        Ok(())
     }
 
     fn write_output(&mut self) -> Step {

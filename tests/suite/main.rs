@@ -34,6 +34,7 @@ mod races;
 mod refusals;
 mod security;
 mod session_mode;
+mod settings;
 mod status;
 mod status_holders;
 mod status_table;

@@ -112,6 +112,13 @@ impl EventSource for MonitorSource<'_> {
         if monitor.locks_were_touched() {
             self.claim.repair_locks(self.guard).iter().for_each(|line| messages.info(line));
         }
+        if monitor.was_closed() {
+            // A hang-up is for the relay to find.
+            let lines = self.claim.console().check_settings().unwrap_or_default();
+            for line in lines {
+                messages.info(line);
+            }
+        }
         for intruder in new {
             match intruder {
                 Intruder::Visible(process) => messages.info(format_args!(

@@ -9,9 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, chown};
-use rustix::termios::{
-    LocalModes, OptionalActions, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
-};
+use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetwinsize};
 
 use super::ear::{Ear, Ends};
 use super::pty::Pty;
@@ -28,9 +26,7 @@ impl Guest {
     /// A guest on a raw line, as QEMU makes it.
     pub(crate) fn new() -> Self {
         let guest = Self::cooked();
-        let mut settings = tcgetattr(&guest.pty().master).unwrap();
-        settings.make_raw();
-        tcsetattr(&guest.pty().master, OptionalActions::Now, &settings).unwrap();
+        guest.sets(Termios::make_raw);
         guest
     }
 
@@ -93,6 +89,11 @@ impl Guest {
     /// The guest ends: its VMM closes the master.
     pub(crate) fn hang_up(&mut self) {
         self.pty = None;
+    }
+
+    /// The VMM changes the settings of the line.
+    pub(crate) fn sets(&self, change: impl FnOnce(&mut Termios)) {
+        self.pty().sets(change);
     }
 
     /// Whether what the guest says would come back to it.

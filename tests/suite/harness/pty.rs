@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::ear::{Ear, Ends};
 
@@ -19,6 +20,13 @@ pub(super) struct Pty {
 }
 
 impl Pty {
+    /// Changes the settings of the line through its master.
+    pub(super) fn sets(&self, change: impl FnOnce(&mut Termios)) {
+        let mut settings = tcgetattr(&self.master).unwrap();
+        change(&mut settings);
+        tcsetattr(&self.master, OptionalActions::Now, &settings).unwrap();
+    }
+
     /// Opens a pair, and gives its slave as well.
     pub(super) fn open(what: &str) -> (Self, OwnedFd) {
         // Never without CLOEXEC: a child of another test that got the master would keep it alive.

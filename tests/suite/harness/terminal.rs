@@ -71,6 +71,11 @@ impl Terminal {
         tcsetattr(&self.pty().master, OptionalActions::Now, &settings.0).unwrap();
     }
 
+    /// Another program changes its settings.
+    pub(crate) fn sets(&self, change: impl FnOnce(&mut Termios)) {
+        self.pty().sets(change);
+    }
+
     /// Whether what is typed goes to the program key by key.
     pub(crate) fn is_raw(&self) -> bool {
         let raw = rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO;
