@@ -4,9 +4,9 @@
 use std::fmt::{self, Write as _};
 use std::{os::unix::ffi::OsStrExt as _, os::unix::net::UnixDatagram};
 
-use nix::unistd::{User, getuid};
+use nix::unistd::getuid;
 
-use crate::{device, printable::Printable, proc_stat::Stat, test_point};
+use crate::{device, printable::Printable, proc_stat::Stat, test_point, user_name};
 
 const LOG: &str = "/dev/log";
 /// `LOG_AUTHPRIV`, as syslog(3) numbers facilities.
@@ -62,8 +62,7 @@ pub(crate) fn record(console: &str, event: &Event) {
 /// Our user, terminal, and host.
 fn who() -> String {
     let uid = getuid();
-    let user = User::from_uid(uid).ok().flatten();
-    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+    let user = user_name::of(uid.as_raw());
     let mut who = format!("user={} uid={uid}", Value(&user));
     let own = Stat::read(std::process::id().cast_signed());
     if let Some(terminal) = own.and_then(|own| device::terminal_name(own.terminal)) {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::termios::tcgetsid;
 use rustix::event::PollFlags;
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, open};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, read, retry_on_intr, write};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::termios::tcgetattr;
@@ -48,8 +48,8 @@ const PIPE_PIECE: usize = 4096;
 const DEVICE_PIECE: usize = 65536;
 /// The offset -1: the current position, the only one that a pipe has (preadv2(2)).
 const STREAM: u64 = u64::MAX;
-#[derive(Debug)]
 
+#[derive(Debug)]
 struct Endpoint {
     fd: OwnedFd,
     kind: EndpointKind,
@@ -66,6 +66,13 @@ impl Endpoint {
                 None => Self::asking(fd, EndpointKind::Terminal, TERMINAL_PIECE),
             });
         }
+        // An input that cannot be read has ended: GNU nohup(1) opens /dev/null for writing only.
+        let access_mode = fcntl_getfl(&fd)? & OFlags::RWMODE;
+        let fd = if access == OFlags::RDONLY && access_mode == OFlags::WRONLY {
+            open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?
+        } else {
+            fd
+        };
         let (kind, mode) = match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
             FileType::Fifo => (EndpointKind::Stream, IoMode::NoWait),
             FileType::Socket => (EndpointKind::Stream, IoMode::Socket),
@@ -135,8 +142,8 @@ impl AsFd for Source {
         self.0.fd.as_fd()
     }
 }
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) struct Sink(Endpoint);
 
 impl Sink {
@@ -207,7 +214,6 @@ mod tests {
     use std::io::{Read as _, Seek as _, Write as _, pipe};
     use std::os::unix::net::UnixStream;
 
-    use rustix::fs::fcntl_getfl;
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
     use super::*;
@@ -316,6 +322,15 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_string(&mut content).unwrap();
         assert_eq!(content, "before after");
+    }
+
+    #[test]
+    fn an_input_that_cannot_be_read_has_ended() {
+        let (_read_end, write_end) = pipe().unwrap();
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        for unreadable in [write_end.as_fd(), null.as_fd()] {
+            assert_eq!(Source::new(unreadable).unwrap().read(&mut [0; 8]).unwrap(), Some(0));
+        }
     }
 
     #[test]

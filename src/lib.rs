@@ -44,6 +44,7 @@ mod status;
 pub mod sys;
 mod terminal;
 mod test_point;
+mod user_name;
 
 use std::process::ExitCode;
 

@@ -15,6 +15,7 @@ use crate::guard::state::GuardState;
 use crate::messages::{GOODBYE_TIME, Messages};
 use crate::session::listener::{ClientRequest, Listener, refuse};
 use crate::session::{client::Client, handoff, registry::SessionSocket};
+use crate::user_name::Unasked;
 use crate::{audit, poll, seqpacket, terminal, test_point};
 
 const EXIT_TIME: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ const LOST_RACE: &str = "another took it over at the same moment";
 /// Runs until the session at the other end of `socket` says goodbye or dies.
 pub(super) fn run(session: i32, socket: OwnedFd) {
     detach();
+    let _unasked = Unasked::begin();
     let mut state = GuardState::of(session);
     let mut listener: Option<Listener> = None;
     loop {

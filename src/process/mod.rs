@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime};
 use std::{fmt, fs};
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::Pid;
 
 use crate::device::{self, Device};
 use crate::printable::Printable;
 use crate::proc_stat::{ProcessState, Stat};
+use crate::user_name;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Process {
@@ -178,9 +179,7 @@ impl Process {
 
     /// The user's name or number; `None` where `/proc` hides the process.
     pub(crate) fn user(&self) -> Option<String> {
-        let uid = self.uid?;
-        let entry = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-        Some(entry.map_or_else(|| uid.to_string(), |user| user.name))
+        self.uid.map(user_name::of)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::relay::{Error, ExitReason, PendingBytes, Settings};
 use crate::ring_buffer::Buffer;
 use crate::signals::Signals;
 use crate::terminal::RawMode;
+use crate::user_name::Unasked;
 use crate::{poll, terminal, test_point};
 
 /// The size of the buffer of each direction.
@@ -137,6 +138,7 @@ impl<'a> Relay<'a> {
     }
 
     fn run(mut self) -> Result<(ExitReason, PendingBytes), Error> {
+        let _unasked = Unasked::begin();
         self.pass_window_size();
         let _blocked = self.setup.raw.map(|_| terminal::BlockSigttin::new());
         test_point::reached("relay");

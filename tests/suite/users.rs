@@ -268,3 +268,33 @@ fn a_user_is_refused_the_session_of_root_and_of_another_user() {
         locks.become_empty();
     }
 }
+
+/// A directory service that never answers: a FIFO that nobody writes to in the place of the file of
+/// users, in a mount namespace of its own.
+#[test]
+fn a_directory_service_that_does_not_answer_stops_no_session() {
+    if not_root() || missing("unshare") {
+        return;
+    }
+    let (guest, locks, directory) = (Guest::new(), Locks::new(), tempfile::tempdir().unwrap());
+    let users = directory.path().join("passwd");
+    assert_eq!(Program::new("mkfifo").arg(&users).output().status, 0);
+    let script = format!("mount --bind {} /etc/passwd && exec \"$@\"", users.display());
+    let attach = Vconsole::attach(&guest).locks(&locks);
+    let session = attach.under(["unshare", "-m", "sh", "-c", &script, "sh"]).attached_to_pipes();
+    // A user's process that root has given the console.
+    let open = format!(
+        "exec setpriv --reuid {STRANGER} --clear-groups sleep 1000 3<>{}",
+        guest.path().display()
+    );
+    let intruder = Program::new("sh").args(["-c", &open]).piped();
+    session.stderr().receives(format!(", {STRANGER}) has opened the console as well"));
+    guest.say("still relayed");
+    session.stdout().receives("still relayed");
+    let viewer = Vconsole::attach(&guest).arg("--read-only").locks(&locks).piped();
+    viewer.stderr().receives("watching");
+    drop(intruder);
+    let new = Vconsole::attach(&guest).arg("--force").locks(&locks).attached_to_pipes();
+    assert_eq!(session.wait(), 4);
+    drop((viewer, new));
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::Signal;
 
-use crate::harness::{Guest, Locks, Program, Session, Settings, Terminal, Vconsole, rounds};
+use crate::harness::{Guest, Locks, Program, Session, Settings, Terminal, Vconsole, rounds, until};
 
 /// What a session that was idle may cost, until its end.
 const LITTLE: Duration = Duration::from_millis(50);
@@ -351,6 +351,46 @@ fn in_the_background_it_works_with_another_standard_input() {
     let session = attach.stdin_from("/dev/null").in_background_of(&terminal);
     terminal.shows("from the background");
     assert_eq!(session.wait(), 0);
+    left_nothing_behind(&guest, &locks, &terminal, &before);
+}
+
+/// GNU nohup opens /dev/null for writing only.
+#[test]
+fn an_input_that_cannot_be_read_has_ended() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    for unreadable in ["0>/dev/null", "0>&2"] {
+        let attach = Vconsole::attach(&guest).locks(&locks);
+        let quiet = attach.args(["--linger", "200ms"]).redirected(unreadable).attached_to_pipes();
+        assert_eq!(quiet.wait(), 0, "{unreadable}");
+        let attach = Vconsole::attach(&guest).locks(&locks).args(["--linger", "forever"]);
+        let session = attach.redirected(unreadable).attached_to_pipes();
+        guest.say("for the log");
+        session.stdout().receives("for the log");
+        session.signal(Signal::TERM);
+        assert_eq!(session.wait(), 143);
+    }
+}
+
+#[test]
+fn a_viewer_whose_output_is_a_file_works_in_the_background() {
+    let (guest, locks, terminal) = stage();
+    let before = terminal.settings();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = Vconsole::attach(&guest).arg("--read-only").locks(&locks).stdout_to(&log);
+    let viewer = viewer.in_background_of(&terminal);
+    terminal.shows("watching");
+    guest.say("for the log");
+    until("it is in the log", || std::fs::read(&log).unwrap() == b"for the log");
+    assert_eq!(terminal.settings(), before);
+    operator.signal(Signal::TERM);
+    assert_eq!(operator.wait(), 143);
+    terminal.shows("read-only");
+    guest.say(", and more");
+    until("it is in the log", || std::fs::read(&log).unwrap() == b"for the log, and more");
+    viewer.signal(Signal::TERM);
+    assert_eq!(viewer.wait(), 143);
     left_nothing_behind(&guest, &locks, &terminal, &before);
 }
 

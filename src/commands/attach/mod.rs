@@ -15,7 +15,12 @@ pub(crate) mod view;
 pub(crate) mod viewing;
 pub(crate) mod wait;
 
+use std::fs::File;
+use std::io;
+
 use anyhow::{Context as _, bail};
+use rustix::stdio::dup2_stdin;
+use rustix::termios::isatty;
 
 use crate::claim::error::{ClaimError, ClaimErrorKind};
 use crate::commands::attach::acquire::{TakeoverScope, busy};
@@ -24,13 +29,20 @@ use crate::commands::attach::{
 };
 use crate::{
     audit::Event, console::target::Target, exit_status::ExitStatus, messages::Messages,
-    process::snapshot::ProcessSnapshot, signals::Signals, terminal,
+    process::snapshot::ProcessSnapshot, signals::Signals, terminal, user_name,
 };
 
 pub(crate) fn run(options: &AttachOptions) -> anyhow::Result<ExitStatus> {
     // From here on a signal waits until everything can be released.
     let signals = Signals::new().context("cannot watch for signals")?;
     let messages = Messages::new(options.quiet);
+    user_name::learn_ours();
+    // The file may have any name, such as that of a version.
+    let _ = rustix::thread::set_name(c"vconsole");
+    if options.read_only && !terminal::in_foreground() && !isatty(io::stdout()) {
+        // As `attach --read-only X > log &`: the terminal is left to the shell.
+        dup2_stdin(File::open("/dev/null")?)?;
+    }
     if !terminal::in_foreground() {
         bail!(
             "started in the background of a terminal that it would have to read: use fg, or `< /dev/null`"

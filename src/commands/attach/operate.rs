@@ -15,6 +15,7 @@ use crate::relay::event_loop::{self, Setup};
 use crate::relay::{ByteCounts, ExitReason, PendingBytes, Settings, upstream::Upstream};
 use crate::session::protocol::{EndReason, StreamPos};
 use crate::terminal::{DetachedRawMode, RawMode};
+use crate::user_name::Unasked;
 use crate::{
     audit::Event, claim::Claim, exit_status::ExitStatus, guard::client::Guard,
     messages::GOODBYE_TIME, session::client::Client, test_point,
@@ -30,6 +31,7 @@ struct OperateOutcome {
 
 impl Attach<'_> {
     pub(super) fn operate(&mut self, acquired: Acquired, can_write: bool) -> anyhow::Result<Role> {
+        let _unasked = Unasked::begin();
         self.record_acquired(&acquired);
         test_point::reached("claimed");
         if let Some(signal) = self.signals.ending() {
