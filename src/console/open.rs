@@ -76,8 +76,7 @@ impl Console {
     fn of_line(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
         let file = rustix::fs::fstat(&line).map_err(io::Error::from)?;
         let opened = Device { filesystem: file.st_dev, number: file.st_rdev };
-        let changed = (file.st_ctime, i64::try_from(file.st_ctime_nsec).unwrap_or(0));
-        if !target.is_still(opened, changed) {
+        if !target.is_still(opened) {
             return Err(TargetError::Replaced { name: target.to_string() }.into());
         }
         if !rustix::termios::isatty(&line) {

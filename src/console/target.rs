@@ -1,13 +1,15 @@
 //! Finding a console by its name, without opening it.
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use nix::unistd::{Gid, Group, Uid, User};
-use rustix::fs::{Access, AtFlags, CWD};
+use nix::unistd::{Gid, Group};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::console::kind::{DeviceClass, Kind};
 use crate::console::login;
@@ -15,6 +17,7 @@ use crate::device::Device;
 use crate::printable::Printable;
 use crate::process::Process;
 use crate::process::snapshot::ProcessSnapshot;
+use crate::user_name;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -22,9 +25,9 @@ pub(crate) struct Target {
     pub(crate) names: Vec<PathBuf>,
     pub(super) device: Device,
     pub(crate) kind: Kind,
-    /// When its node was made or last changed (`st_ctime`), in seconds and nanoseconds: the number
-    /// of a PTY can be given to another one a moment later.
-    pub(crate) changed: (i64, i64),
+    /// Its node, held without opening the device (`O_PATH`, open(2)). `None` in a survey of all
+    /// consoles.
+    pub(super) node: Option<Arc<File>>,
 }
 
 /// Why something cannot be attached to: exit status 6. The names are safe to show.
@@ -85,7 +88,14 @@ impl Target {
         let name = || Printable::new(given).to_string();
         let missing = |source| TargetError::Missing { name: name(), source };
         let path = in_dev(given);
-        let file = fs::metadata(&path).map_err(missing)?;
+        let node = match rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(node) => Some(File::from(node)),
+            // Whoever has no descriptor to spare is told so when the console is opened.
+            Err(Errno::MFILE | Errno::NFILE) => None,
+            Err(errno) => return Err(missing(errno.into())),
+        };
+        let file = node.as_ref().map_or_else(|| fs::metadata(&path), File::metadata);
+        let file = file.map_err(missing)?;
         let device = Device::of(&file)
             .ok_or_else(|| TargetError::AnotherKind { name: name(), what: what_it_is(&file) })?;
         let kind = match DeviceClass::of(device) {
@@ -98,7 +108,7 @@ impl Target {
             }
         };
         let names = every_name(&path).map_err(missing)?;
-        Ok(Self { names, device, kind, changed: changed(&file) })
+        Ok(Self { names, device, kind, node: node.map(Arc::new) })
     }
 
     /// Refuses our own terminal, a console that we may not open, and a login terminal.
@@ -137,10 +147,16 @@ impl Target {
         self.names.splice(0..0, new);
     }
 
-    /// Whether `now`, with a node changed at `changed`, is the same console. The number of a PTY is
-    /// reused, and only the time tells. That of a port identifies it: udev and others change nodes.
-    pub(crate) fn is_still(&self, now: Device, changed: (i64, i64)) -> bool {
-        now == self.device && (self.kind == Kind::Serial || changed == self.changed)
+    /// Whether the device that its path leads to now is still this console.
+    pub(crate) fn is_still(&self, now: Device) -> bool {
+        now == self.device && !self.is_gone()
+    }
+
+    /// Whether this PTY is gone. Its number can be given to another PTY a moment later, but its node
+    /// has lost its name for ever (measured on Linux 6.18). A serial port is its number.
+    fn is_gone(&self) -> bool {
+        let unlinked = |node: &File| node.metadata().is_ok_and(|node| node.nlink() == 0);
+        self.kind == Kind::Pty && self.node.as_deref().is_some_and(unlinked)
     }
 
     pub(crate) fn device(&self) -> Device {
@@ -153,11 +169,10 @@ impl Target {
             Ok(file) => file,
             Err(source) => return TargetError::Missing { name, source },
         };
-        let owner = User::from_uid(Uid::from_raw(file.uid())).ok().flatten();
         let group = Group::from_gid(Gid::from_raw(file.gid())).ok().flatten();
         TargetError::NotPermitted {
             name,
-            owner: owner.map_or_else(|| file.uid().to_string(), |user| user.name),
+            owner: user_name::of(file.uid()),
             group: group.map_or_else(|| file.gid().to_string(), |group| group.name),
             mode: file.mode() & 0o7777,
         }
@@ -225,8 +240,4 @@ fn what_it_is(file: &Metadata) -> &'static str {
     } else {
         "a block device"
     }
-}
-
-pub(super) fn changed(node: &Metadata) -> (i64, i64) {
-    (node.ctime(), node.ctime_nsec())
 }

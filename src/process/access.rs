@@ -26,8 +26,8 @@ impl Process {
     /// `None` where `/proc` hides the descriptors.
     fn has_open_as(&self, device: Device, wanted: impl Fn(i32) -> bool) -> Option<bool> {
         let mut found = false;
-        let is_it = |number, its| its == device && wanted(number);
-        let all = self.each_device(|number, its| found = found || is_it(number, its))?;
+        let is_it = |its| its == device;
+        let all = self.each_device(is_it, |number, _| found = found || wanted(number))?;
         (found || all).then_some(found)
     }
 
@@ -35,8 +35,8 @@ impl Process {
     /// open as well, so that it never hangs up: they are no clients.
     pub(crate) fn has_master_of(&self, device: Device) -> bool {
         let mut found = false;
-        self.each_device(|number, its| {
-            let master = its.is_ptmx().then(|| Master::read(self.pid, number, its)).flatten();
+        self.each_device(Device::is_ptmx, |number, its| {
+            let master = Master::read(self.pid, number, its);
             // Where the devpts instance cannot be seen, the number decides.
             found |= master.is_some_and(|master| master.is_of(device).unwrap_or(true));
         });
@@ -55,25 +55,36 @@ impl Process {
     /// With the path under which each was opened.
     pub(crate) fn open_devices(&self) -> Vec<(PathBuf, Device)> {
         let mut found = Vec::new();
-        self.each_device(|number, device| {
-            let path = fs::read_link(format!("/proc/{}/fd/{number}", self.pid));
-            found.extend(path.ok().map(|path| (path, device)));
-        });
+        self.each_device(
+            |_| true,
+            |number, device| {
+                let path = fs::read_link(format!("/proc/{}/fd/{number}", self.pid));
+                found.extend(path.ok().map(|path| (path, device)));
+            },
+        );
         found
     }
 
     pub(crate) fn descriptor_of(&self, device: Device) -> Option<i32> {
-        let mut found = None;
-        self.each_device(|number, its| found = found.or((its == device).then_some(number)));
+        self.descriptors_of(device).first().copied()
+    }
+
+    fn descriptors_of(&self, device: Device) -> Vec<i32> {
+        let mut found = Vec::new();
+        self.each_device(|its| its == device, |number, _| found.push(number));
         found
     }
 
     /// Returns whether these are all; `None` where none can be seen.
-    pub(super) fn each_device(&self, show: impl FnMut(i32, Device)) -> Option<bool> {
+    pub(super) fn each_device(
+        &self,
+        wanted: impl Fn(Device) -> bool,
+        show: impl FnMut(i32, Device),
+    ) -> Option<bool> {
         if !proc_is_ours() {
             return None;
         }
-        Some(Descriptors::of(self.pid).ok()?.each_device(show))
+        Some(Descriptors::of(self.pid).ok()?.each_device(wanted, show))
     }
 
     pub(crate) fn is_above_us(&self) -> bool {

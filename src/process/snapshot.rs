@@ -69,9 +69,7 @@ impl ProcessSnapshot {
 
     fn add(&mut self, pid: i32, descriptors: &Descriptors, wanted: impl Fn(Device) -> bool) {
         let mut devices = Vec::new();
-        let all = descriptors.each_device(|number, device| {
-            devices.extend(wanted(device).then_some((number, device)));
-        });
+        let all = descriptors.each_device(wanted, |number, device| devices.push((number, device)));
         if !all {
             self.add_hidden(pid);
         }

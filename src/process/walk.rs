@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::{fs, io};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 use crate::device::Device;
@@ -37,10 +37,14 @@ impl Descriptors {
         openat(CWD, format!("/proc/{pid}/fd"), flags, Mode::empty()).map(Self)
     }
 
-    /// Shows each open character device with the descriptor's number. A stat below this directory
-    /// opens nothing. Returns false if some are hidden: root without `CAP_SYS_PTRACE` may list what
-    /// it may not look at; or memory is short.
-    pub(super) fn each_device(&self, mut show: impl FnMut(i32, Device)) -> bool {
+    /// Shows each open character device that is wanted, with the descriptor's number. A stat below
+    /// this directory opens nothing. Returns false if some are hidden: root without
+    /// `CAP_SYS_PTRACE` may list what it may not look at; or memory is short.
+    pub(super) fn each_device(
+        &self,
+        wanted: impl Fn(Device) -> bool,
+        mut show: impl FnMut(i32, Device),
+    ) -> bool {
         let mut all = true;
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut entries = RawDir::new(&self.0, &mut buffer);
@@ -51,7 +55,9 @@ impl Descriptors {
             };
             let Some(number) = descriptor(entry.file_name()) else { continue };
             match Device::below(&self.0, entry.file_name(), AtFlags::empty()) {
-                Ok(Some(device)) => show(number, device),
+                Ok(Some(device)) if wanted(device) && !self.only_names(entry.file_name()) => {
+                    show(number, device);
+                }
                 Err(Errno::ACCESS | Errno::PERM) => {
                     all = false;
                     if self.is_hidden(entry.file_name()) {
@@ -59,11 +65,19 @@ impl Descriptors {
                     }
                 }
                 Err(Errno::NOMEM) => all = false,
-                // It is no device, or was closed, or is a file of a server that is gone.
-                Ok(None) | Err(_) => {}
+                // Not wanted, no device, closed, or a file of a server that is gone.
+                Ok(_) | Err(_) => {}
             }
         }
         all
+    }
+
+    /// Whether a descriptor names a device without having it open (`O_PATH`): its link has neither
+    /// read nor write permission (`tid_fd_update_inode` in the kernel's `fs/proc/fd.c`).
+    fn only_names(&self, name: &CStr) -> bool {
+        let link = statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        let access = Mode::RUSR | Mode::WUSR;
+        link.is_ok_and(|link| !Mode::from_raw_mode(link.st_mode).intersects(access))
     }
 
     /// Whether the process hides all its files, and not a security module this one: then the names

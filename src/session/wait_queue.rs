@@ -129,11 +129,7 @@ fn queue_for(target: &Target) -> String {
     let device = target.device();
     match target.kind {
         Kind::Serial => format!("vconsole-wait-{}/", device.number),
-        Kind::Pty => {
-            let (seconds, nanoseconds) = target.changed;
-            let (filesystem, number) = (device.filesystem, device.number);
-            format!("vconsole-wait-{filesystem}-{number}-{seconds}.{nanoseconds}/")
-        }
+        Kind::Pty => format!("vconsole-wait-{}-{}/", device.filesystem, device.number),
     }
 }
 

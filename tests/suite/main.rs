@@ -23,6 +23,7 @@ mod harness;
 mod harness_itself;
 mod holders;
 mod host;
+mod identity;
 mod linger;
 mod links;
 mod lock_traps;

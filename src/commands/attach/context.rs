@@ -22,7 +22,7 @@ impl Attach<'_> {
     /// Lists the processes that have the console open. Its path must still lead to the same device.
     pub(super) fn look_again(&self) -> Result<ProcessSnapshot, TargetError> {
         let now = Target::find(&self.options.console)?;
-        if !self.target.is_still(now.device(), now.changed) {
+        if !self.target.is_still(now.device()) {
             return Err(TargetError::Replaced { name: self.target.to_string() });
         }
         let snapshot = ProcessSnapshot::of(now.device());
