@@ -30,13 +30,22 @@ pub(crate) fn send(
     if text.len() > LONGEST_MESSAGE {
         return Err(Errno::MSGSIZE.into());
     }
+    Ok(send_raw(socket, &[IoSlice::new(&text)], descriptors)?)
+}
+
+/// Sends a packet of any kind, never an empty one: that would mean the end.
+pub(crate) fn send_raw(
+    socket: impl AsFd,
+    parts: &[IoSlice<'_>],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(&text)], &mut ancillary, flags))?;
+    retry_on_intr(|| sendmsg(&socket, parts, &mut ancillary, flags))?;
     Ok(())
 }
 

@@ -132,6 +132,12 @@ impl Claim {
         self.console.give_away();
     }
 
+    /// Leaves everything to the guard, which passes it to a viewer.
+    pub(crate) fn leave_to_guard(&self) {
+        self.console.give_away();
+        self.locks.borrow_mut().journal.taken.clear();
+    }
+
     /// Keeps the console that `newcomer` did not take. Returns messages for the user.
     pub(crate) fn take_back(&self, newcomer: Process, guard: &Guard) -> Vec<String> {
         self.console.keep();

@@ -39,6 +39,11 @@ pub(crate) struct Guard {
     running: RefCell<Option<Running>>,
     wanted: bool,
     was_up: Cell<bool>,
+    /// For the next guard: the names of our sockets, and the one on which the guard answers.
+    sockets: RefCell<(Vec<PathBuf>, Option<OwnedFd>)>,
+    viewers: Cell<usize>,
+    /// Whether the guard goes on alone, to pass the console to a viewer.
+    goes_on: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -65,16 +70,25 @@ impl Guard {
     }
 
     fn new(running: Option<Running>, wanted: bool) -> Self {
-        Self { was_up: Cell::new(running.is_some()), running: RefCell::new(running), wanted }
+        let was_up = Cell::new(running.is_some());
+        let (running, sockets) = (RefCell::new(running), RefCell::default());
+        let (viewers, goes_on) = (Cell::new(0), Cell::new(false));
+        Self { running, wanted, was_up, sockets, viewers, goes_on }
     }
 
-    /// The new guard has to be told everything again.
+    /// The new guard knows our sockets, and has to be told everything else again.
     pub(crate) fn restart(&self) -> io::Result<()> {
         self.lose();
         if !self.wanted {
             return Err(io::ErrorKind::Unsupported.into());
         }
         *self.running.borrow_mut() = Some(Running::start()?);
+        let sockets = self.sockets.borrow();
+        self.send(&GuardMessage::Sockets(sockets.0.clone()), None);
+        if let Some(socket) = &sockets.1 {
+            self.send(&GuardMessage::GuardSocket, Some(socket.as_fd()));
+        }
+        self.send(&GuardMessage::Viewers(self.viewers.get()), None);
         Ok(())
     }
 
@@ -114,11 +128,27 @@ impl Guard {
     }
 
     pub(crate) fn tell_sockets(&self, paths: &[PathBuf]) {
+        self.sockets.borrow_mut().0 = paths.to_vec();
         self.send(&GuardMessage::Sockets(paths.to_vec()), None);
     }
 
     pub(crate) fn tell_guard_socket(&self, listener: impl AsFd) {
+        self.sockets.borrow_mut().1 = listener.as_fd().try_clone_to_owned().ok();
         self.send(&GuardMessage::GuardSocket, Some(listener.as_fd()));
+    }
+
+    pub(crate) fn tell_viewers(&self, count: usize) {
+        if self.viewers.replace(count) != count {
+            self.send(&GuardMessage::Viewers(count), None);
+        }
+    }
+
+    /// Leaves the claim to the guard, which passes it to a viewer. Returns false if nobody watches,
+    /// or there is no guard.
+    pub(crate) fn leave_to_viewers(&self) -> bool {
+        let goes_on = self.is_up() && self.viewers.get() > 0;
+        self.goes_on.set(goes_on);
+        goes_on
     }
 
     /// From now on neither session nor guard releases anything until the newcomer at the other end
@@ -164,6 +194,10 @@ impl Guard {
 impl Drop for Guard {
     /// Waits until the guard has closed everything, but not until it exits.
     fn drop(&mut self) {
+        if self.goes_on.get() {
+            // Without a goodbye it does what it does after our death.
+            return;
+        }
         self.send(&GuardMessage::Goodbye, None);
         let Some(running) = self.running.get_mut().take() else { return };
         if poll::wait_readable(&running.socket, Some(Instant::now() + GOODBYE_TIME)) {

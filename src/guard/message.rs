@@ -30,6 +30,8 @@ pub(crate) enum GuardMessage {
     Sockets(Vec<PathBuf>),
     /// The guard answers on the socket that comes along if the session does not.
     GuardSocket,
+    /// So many viewers watch.
+    Viewers(usize),
     /// The newcomer at the other end of the socket that comes along is about to get the console.
     HandingOver,
     /// The newcomer has everything: the guard only closes what is left here.

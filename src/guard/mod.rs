@@ -2,5 +2,6 @@
 
 pub(crate) mod client;
 pub(crate) mod message;
+mod next_reader;
 pub(crate) mod process;
 pub(crate) mod state;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::audit::Event;
 use crate::guard::message::GuardMessage;
+use crate::guard::next_reader::name_next_reader;
 use crate::guard::state::GuardState;
 use crate::messages::{GOODBYE_TIME, Messages};
 use crate::session::listener::{ClientRequest, Listener, refuse};
@@ -55,6 +56,9 @@ pub(super) fn run(session: i32, socket: OwnedFd) {
     }
     test_point::reached("guard-alone");
     state.restore_terminal();
+    if let Some(listener) = listener.as_mut().filter(|_| !state.is_handed_over()) {
+        name_next_reader(listener, &mut state);
+    }
     state.close_after_death(socket);
 }
 
@@ -83,6 +87,10 @@ fn first_newcomer(listener: &mut Listener, console: &str) -> Option<(OwnedFd, Cl
                 if first.is_none() =>
             {
                 first = Some((socket, client));
+            }
+            // A viewer has noticed before us that the session died: it asks again.
+            ClientRequest::Takeover { socket, only_if_reading: true, .. } => {
+                handoff::keep(&socket);
             }
             ClientRequest::Takeover { socket, .. } => refuse(&socket, LOST_RACE),
             ClientRequest::Unauthorized(peer) => {

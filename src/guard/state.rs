@@ -28,6 +28,7 @@ pub(super) struct GuardState {
     hanging_up: Option<(OsString, Device)>,
     watch: Option<OwnedFd>,
     sockets: Vec<PathBuf>,
+    pub(super) viewers: usize,
     /// The socket to the session that is handing its console over to ours.
     receiving_from: Option<OwnedFd>,
     handoff: HandoffState,
@@ -73,6 +74,7 @@ impl GuardState {
             GuardMessage::ReceivingFrom => self.receiving_from = descriptor,
             GuardMessage::Received => self.receiving_from = None,
             GuardMessage::Sockets(paths) => self.sockets = paths,
+            GuardMessage::Viewers(count) => self.viewers = count,
             GuardMessage::GuardSocket => return descriptor,
             GuardMessage::Goodbye => {}
         }

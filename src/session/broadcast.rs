@@ -38,8 +38,8 @@ const EMPTY_FOR: Duration = Duration::from_secs(10);
 const OTHER_DESCRIPTORS: u64 = 128;
 /// Descriptors per viewer, each with its own epoll token: the socket, then the pipe.
 const ENDS: u64 = 2;
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) struct Broadcaster {
     pub(crate) scrollback: Scrollback,
     viewers: BTreeMap<u64, Viewer>,
@@ -50,8 +50,8 @@ pub(crate) struct Broadcaster {
     /// When to keep the short scrollback only, if no viewer comes.
     shorten_at: Option<Instant>,
 }
-#[derive(Debug)]
 
+#[derive(Debug)]
 struct Viewer {
     who: Client,
     socket: OwnedFd,

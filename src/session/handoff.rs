@@ -1,20 +1,20 @@
 //! Handing a console over from one session to the next.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, OFlags, fcntl_get_seals, fcntl_getfl, fcntl_setfl, memfd_create};
+use rustix::event::PollFlags;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{RecvFlags, Shutdown, shutdown};
 
 use crate::device::Device;
 use crate::printable::sentence;
 use crate::session::protocol::{ClientInfo, ClientMessage, Reply, StreamPos, VERSION};
 use crate::session::registry::{self, SocketRole};
-use crate::session::scrollback::{LONG, Scrollback};
+use crate::session::scrollback::Scrollback;
 use crate::{poll, seqpacket, test_point};
 
 /// How long a session or its guard may take to answer.
@@ -25,8 +25,10 @@ pub(crate) const ACCEPT_TIME: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// The buffers of two sessions hold no more than this.
 const MAX_PENDING_BYTES: u64 = 8 * 1024 * 1024;
+/// The bytes in one packet, of which several fit into a socket's buffer.
+const PIECE: usize = 32 * 1024;
 /// No console has printed more: positions after this one could overflow.
-const MAX_OFFSET: u64 = u64::MAX / 2;
+pub(super) const MAX_OFFSET: u64 = u64::MAX / 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -39,25 +41,63 @@ pub(crate) enum Outcome {
 }
 
 /// Sends the console, the undelivered bytes and the scrollback to the newcomer at the other end of
-/// `line`.
+/// `line`. Not through a file: limits to files and descriptors would forbid one when it is needed.
 pub(crate) fn send(
     line: impl AsFd,
     console: impl AsFd,
     [typed, printed]: [&[u8]; 2],
     scrollback: Option<&Scrollback>,
 ) -> io::Result<()> {
-    let mut file = File::from(memfd_create("vconsole", MemfdFlags::CLOEXEC)?);
-    file.write_all(typed)?;
-    file.write_all(printed)?;
-    if let Some(scrollback) = scrollback {
-        file.write_all(&scrollback.all_from(scrollback.oldest()))?;
-    }
+    let kept = scrollback.map(|it| it.all_from(it.oldest())).unwrap_or_default();
     let reply = Reply::Console {
         typed: typed.len() as u64,
         printed: printed.len() as u64,
+        kept: kept.len() as u64,
         scrollback: scrollback.map(Scrollback::end),
     };
-    seqpacket::send(line, &reply, &[console.as_fd(), file.as_fd()])
+    seqpacket::send(&line, &reply, &[console.as_fd()])?;
+    let deadline = Instant::now() + ACCEPT_TIME;
+    let pieces = [typed, printed, &kept].into_iter().flat_map(|bytes| bytes.chunks(PIECE));
+    pieces.into_iter().try_for_each(|piece| send_piece(&line, piece, deadline))
+}
+
+fn send_piece(line: impl AsFd, piece: &[u8], deadline: Instant) -> io::Result<()> {
+    loop {
+        match seqpacket::send_raw(&line, &[IoSlice::new(&[0]), IoSlice::new(piece)], &[]) {
+            Err(Errno::AGAIN) if Instant::now() < deadline => {
+                poll::wait(&mut [poll::entry(line.as_fd(), PollFlags::OUT)], Some(deadline))?;
+            }
+            sent => return Ok(sent?),
+        }
+    }
+}
+
+/// Receives the next `length` bytes that [`send`] sends.
+fn receive_bytes(
+    line: &OwnedFd,
+    length: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<u8>, HandoffError> {
+    let length = usize::try_from(length).map_err(|_| HandoffError::Garbled)?;
+    let mut bytes = Vec::new();
+    let mut deadline = Instant::now() + ANSWER_TIME;
+    let mut packet = vec![0; PIECE + 1];
+    while bytes.len() < length {
+        match seqpacket::receive_raw(line, &mut packet, RecvFlags::DONTWAIT) {
+            Ok((count, _)) if count > 1 && packet[0] == 0 => {
+                bytes.extend(&packet[1..count]);
+                deadline = Instant::now() + ANSWER_TIME;
+            }
+            Err(Errno::AGAIN) if cancelled() => return Err(HandoffError::Cancelled),
+            Err(Errno::AGAIN) if Instant::now() < deadline => {
+                poll::wait_readable(line, Some(deadline.min(Instant::now() + LOOK_INTERVAL)));
+            }
+            Err(Errno::AGAIN) => return Err(HandoffError::Silent),
+            // The session or its guard has said that it keeps the console, or has ended.
+            Ok(_) | Err(_) => return Err(HandoffError::Ended),
+        }
+    }
+    if bytes.len() == length { Ok(bytes) } else { Err(HandoffError::Garbled) }
 }
 
 /// Waits for the outcome until `time_limit` has passed: then it is settled, and both sides know it.
@@ -66,10 +106,21 @@ pub(crate) fn outcome(line: impl AsFd, time_limit: Duration) -> Outcome {
     poll::wait_readable(&line, Some(Instant::now() + time_limit));
     // From here on `done` can no longer arrive: either it has, or it never will.
     let _ = shutdown(&line, Shutdown::Read);
-    if seqpacket::peek(&line) == Ok(Some(ClientMessage::Done)) {
-        return Outcome::Taken;
+    if has_acknowledged(&line) { Outcome::Taken } else { keep(line) }
+}
+
+/// Whether `done` is in `line`. An error says neither yes nor no. While it stays that way the
+/// console counts as taken, since two sessions must never operate it.
+fn has_acknowledged(line: impl AsFd) -> bool {
+    let deadline = Instant::now() + ACCEPT_TIME;
+    loop {
+        match seqpacket::peek(&line) {
+            Ok(message) => return message == Some(ClientMessage::Done),
+            Err(Errno::AGAIN | Errno::BADMSG) => return false,
+            Err(_) if Instant::now() >= deadline => return true,
+            Err(_) => thread::sleep(LOOK_INTERVAL),
+        }
     }
-    keep(line)
 }
 
 /// Keeps the console, and tells the newcomer. Unless the newcomer was told, `line` must stay open
@@ -117,6 +168,9 @@ pub(crate) enum HandoffError {
     Refused(String),
     #[error("we gave up waiting for it")]
     Cancelled,
+    /// The session is gone, and this viewer reads the console now.
+    #[error("another reads it now")]
+    NextReader { pid: i32, uid: u32 },
 }
 
 #[derive(Clone, Debug)]
@@ -135,7 +189,6 @@ pub(crate) fn ask(
     takeover: &TakeoverRequest,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Handoff, HandoffError> {
-    let deadline = Instant::now() + takeover.time_limit;
     if cancelled() {
         return Err(HandoffError::Cancelled);
     }
@@ -143,7 +196,10 @@ pub(crate) fn ask(
     let socket = registry::connect_to(uid, pid, role).map_err(HandoffError::Nobody)?;
     let info = takeover.info.clone();
     let message = ClientMessage::Takeover { version: VERSION, info, only_if_reading };
+    test_point::reached("connected");
     seqpacket::send(&socket, &message, &[]).map_err(|_| HandoffError::Ended)?;
+    // We may have slept before: the session's time begins now.
+    let deadline = Instant::now() + takeover.time_limit;
     test_point::reached("asked");
     loop {
         if cancelled() {
@@ -157,13 +213,13 @@ pub(crate) fn ask(
             continue;
         }
         match seqpacket::receive(&socket) {
-            Ok(Some((Reply::Console { typed, printed, scrollback }, descriptors))) => {
+            Ok(Some((Reply::Console { typed, printed, kept, scrollback }, descriptors))) => {
                 // Descriptors for which there is no room do not arrive (SCM_RIGHTS in unix(7)).
                 if let Err(error) = rustix::io::fcntl_dupfd_cloexec(&socket, 0) {
                     return Err(HandoffError::NoRoom(error.into()));
                 }
-                return Handoff::open(socket, descriptors, [typed, printed], scrollback)
-                    .map_err(|_| HandoffError::Garbled);
+                let lengths = [typed, printed, kept];
+                return Handoff::receive(socket, descriptors, lengths, scrollback, cancelled);
             }
             Err(Errno::AGAIN) => {}
             // The guard says that it kept the console if it dies before it handed it over.
@@ -178,6 +234,7 @@ impl HandoffError {
     pub(super) fn from_reply(reply: Result<Option<(Reply, Vec<OwnedFd>)>, Errno>) -> Self {
         match reply {
             Ok(Some((Reply::Refused(why), _))) => Self::Refused(sentence(&why)),
+            Ok(Some((Reply::NextReader { pid, uid }, _))) => Self::NextReader { pid, uid },
             Ok(Some((Reply::Unsupported { version }, _))) => Self::Unsupported(version),
             Ok(Some(_)) | Err(Errno::BADMSG) => Self::Garbled,
             Ok(None) | Err(_) => Self::Ended,
@@ -186,38 +243,30 @@ impl HandoffError {
 
     /// Whether the session cannot be asked at all: it does not answer, or not in our protocol.
     pub(crate) fn is_no_answer(&self) -> bool {
-        !matches!(self, Self::NoRoom(_) | Self::Refused(_) | Self::Cancelled)
+        use HandoffError::{Cancelled, NextReader, NoRoom, Refused};
+        !matches!(self, NoRoom(_) | Refused(_) | NextReader { .. } | Cancelled)
     }
 }
 
 impl Handoff {
-    pub(super) fn open(
+    /// Receives the bytes that follow the console, which came along.
+    pub(super) fn receive(
         socket: OwnedFd,
         descriptors: Vec<OwnedFd>,
-        [typed, printed]: [u64; 2],
+        lengths: [u64; 3],
         scrollback: Option<StreamPos>,
-    ) -> io::Result<Self> {
-        let wrong = || io::Error::other("it sent something else than a console");
-        let [console, file] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| wrong())?;
-        let flags = fcntl_getfl(&console)?;
-        let device = Device::of_fd(&console)?;
-        if flags & OFlags::RWMODE != OFlags::RDWR || device.is_none() {
-            return Err(wrong());
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, HandoffError> {
+        let console = opened(descriptors).map_err(|_| HandoffError::Garbled)?;
+        if lengths.iter().any(|length| *length > MAX_PENDING_BYTES) {
+            return Err(HandoffError::Garbled);
         }
-        // The sender chose its flags: we must never block on it.
-        fcntl_setfl(&console, flags | OFlags::NONBLOCK)?;
-        // Reading the file must not block, and its filesystem could be a program of the sender
-        // (FUSE). Only memfds have seals (fcntl(2)), and the kernel itself answers for those.
-        fcntl_get_seals(&file)?;
-        let length = typed.checked_add(printed).filter(|length| *length <= MAX_PENDING_BYTES);
-        let length = length.ok_or_else(wrong)?;
-        let mut bytes = vec![0; usize::try_from(length).map_err(|_| wrong())?];
-        let file = File::from(file);
-        file.read_exact_at(&mut bytes, 0)?;
-        let printed = bytes.split_off(usize::try_from(typed).map_err(|_| wrong())?);
+        let receive = |length| receive_bytes(&socket, length, cancelled);
+        let [typed, printed, kept] = lengths;
+        let [typed, printed, kept] = [receive(typed)?, receive(printed)?, receive(kept)?];
         let scrollback = scrollback.filter(|end| end.offset <= MAX_OFFSET);
-        let scrollback = scrollback.map(|end| read_scrollback(&file, length, end)).transpose()?;
-        Ok(Self { socket, console, typed: bytes, printed, scrollback })
+        let scrollback = scrollback.map(|end| Scrollback::going_on(end, &kept));
+        Ok(Self { socket, console, typed, printed, scrollback })
     }
 
     /// The console, the acknowledgement, and the undelivered bytes, typed and printed.
@@ -226,13 +275,17 @@ impl Handoff {
     }
 }
 
-/// Reads the scrollback from `start` on: at most its last [`LONG`] bytes.
-fn read_scrollback(file: &File, start: u64, end: StreamPos) -> io::Result<Scrollback> {
-    let length = file.metadata()?.len().saturating_sub(start);
-    let kept = length.min(LONG as u64);
-    let mut bytes = vec![0; usize::try_from(kept).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, start + (length - kept))?;
-    Ok(Scrollback::going_on(end, &bytes))
+/// The console that came along: a terminal line, open for reading and writing.
+fn opened(descriptors: Vec<OwnedFd>) -> io::Result<OwnedFd> {
+    let wrong = || io::Error::other("it sent something else than a console");
+    let [console] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| wrong())?;
+    let flags = fcntl_getfl(&console)?;
+    if flags & OFlags::RWMODE != OFlags::RDWR || Device::of_fd(&console)?.is_none() {
+        return Err(wrong());
+    }
+    // The sender chose its flags: we must never block on it.
+    fcntl_setfl(&console, flags | OFlags::NONBLOCK)?;
+    Ok(console)
 }
 
 /// The acknowledgement that the other session waits for. Dropping it without [`HandoffAck::commit`]
@@ -274,10 +327,12 @@ pub(crate) fn is_left_to_us(line: impl AsFd, until: Option<Instant>) -> bool {
     let _ = shutdown(&line, Shutdown::Write);
     while poll::wait_readable(&line, until) {
         match seqpacket::peek::<Reply>(&line) {
-            // The first peek after a close only says that the other side left something unread.
-            Err(Errno::AGAIN | Errno::CONNRESET) => {}
             Ok(None) => return true,
-            Ok(Some(_)) | Err(_) => return false,
+            Ok(Some(_)) | Err(Errno::BADMSG) => return false,
+            Err(Errno::AGAIN) => {}
+            // The first peek after a close only says that the other side left something unread.
+            // Any other error says neither yes nor no.
+            Err(_) => thread::sleep(LOOK_INTERVAL),
         }
     }
     false
@@ -285,32 +340,45 @@ pub(crate) fn is_left_to_us(line: impl AsFd, until: Option<Instant>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
-    fn given(descriptors: Vec<OwnedFd>, scrollback: Option<StreamPos>) -> io::Result<Handoff> {
-        Handoff::open(seqpacket::pair().0, descriptors, [0, 0], scrollback)
-    }
-
-    fn opened(path: &str) -> OwnedFd {
-        File::options().read(true).write(true).open(path).unwrap().into()
-    }
-
-    fn in_memory() -> OwnedFd {
-        memfd_create("file", MemfdFlags::CLOEXEC).unwrap()
+    fn file(path: &str, writable: bool) -> OwnedFd {
+        File::options().read(true).write(writable).open(path).unwrap().into()
     }
 
     #[test]
-    fn a_scrollback_that_no_console_can_have_printed_is_ignored() {
-        let scrollback = Some(StreamPos { stream: 1, offset: u64::MAX });
-        let handoff = given(vec![opened("/dev/null"), in_memory()], scrollback);
-        assert!(handoff.is_ok_and(|handoff| handoff.scrollback.is_none()));
-    }
-
-    #[test]
-    fn files_that_could_make_us_wait_for_a_filesystem_are_not_taken() {
+    fn only_a_device_that_can_be_read_and_written_is_taken() {
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        assert!(given(vec![opened("/dev/null"), opened(manifest)], None).is_err());
-        assert!(given(vec![opened(manifest), in_memory()], None).is_err());
-        assert!(given(vec![opened("/dev/null")], None).is_err());
+        assert!(opened(vec![file("/dev/null", true)]).is_ok());
+        assert!(opened(vec![file("/dev/null", false)]).is_err());
+        assert!(opened(vec![file(manifest, true)]).is_err());
+        assert!(opened(vec![]).is_err());
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_however_many_there_are() {
+        let (ours, theirs) = seqpacket::pair();
+        let sent: Vec<u8> = (0..=255).cycle().take(3_000_001).collect();
+        let (expected, length) = (sent.clone(), sent.len() as u64);
+        let receiver = std::thread::spawn(move || receive_bytes(&theirs, length, &|| false));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        sent.chunks(PIECE).for_each(|piece| send_piece(&ours, piece, deadline).unwrap());
+        assert!(receiver.join().unwrap().is_ok_and(|received| received == expected));
+    }
+
+    #[test]
+    fn a_session_that_ends_or_keeps_its_console_in_between_gives_nothing() {
+        for message in [Some(Reply::Kept), None] {
+            let (ours, theirs) = seqpacket::pair();
+            send_piece(&ours, b"some", Instant::now()).unwrap();
+            if let Some(message) = message {
+                seqpacket::send(&ours, &message, &[]).unwrap();
+            }
+            drop(ours);
+            let received = receive_bytes(&theirs, 5, &|| false);
+            assert!(matches!(received, Err(HandoffError::Ended)));
+        }
     }
 }

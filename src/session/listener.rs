@@ -18,10 +18,12 @@ use crate::session::client::Client;
 use crate::session::protocol::{ClientMessage, Opening, Reply, StreamPos, VERSION};
 use crate::session::registry::SessionSocket;
 
-/// How long a client may take to say what it wants.
-const REQUEST_TIME: Duration = Duration::from_secs(2);
 /// The most clients that have connected and not said yet what they want. More wait in the backlog.
 const MAX_PENDING: usize = 32;
+/// A client that has said nothing for this long makes room for others. Before that it may be
+/// stopped, or starved of CPU time, and must not be turned away.
+const SILENT_TIME: Duration = Duration::from_secs(2);
+const SPARE: usize = 2;
 /// How long to leave clients in the backlog when there are no descriptors to spare.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The epoll tokens of the socket, and of a descriptor that is handled elsewhere.
@@ -29,8 +31,8 @@ const SOCKET: u64 = 0;
 const ELSEWHERE: u64 = u64::MAX;
 
 const NOT_UNDERSTOOD: &str = "this session does not understand that";
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) struct Listener {
     socket: SessionSocket,
     events: OwnedFd,
@@ -40,16 +42,18 @@ pub(crate) struct Listener {
     accepting: bool,
     /// No client is accepted before this time.
     retry_at: Option<Instant>,
+    /// Descriptors to accept a client, and to look it up, when there are no others.
+    spare: Vec<OwnedFd>,
 }
-#[derive(Debug)]
 
+#[derive(Debug)]
 struct PendingClient {
     socket: OwnedFd,
     peer: PeerCredentials,
-    deadline: Instant,
+    came: Instant,
 }
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) enum ClientRequest {
     Takeover {
         socket: OwnedFd,
@@ -71,7 +75,18 @@ impl Listener {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&events, &socket, epoll::EventData::new_u64(SOCKET), epoll::EventFlags::IN)?;
         let (pending, next) = (BTreeMap::new(), SOCKET + 1);
-        Ok(Self { socket, events, pending, next, accepting: true, retry_at: None })
+        let mut listener =
+            Self { socket, events, pending, next, accepting: true, retry_at: None, spare: vec![] };
+        listener.set_spare_aside();
+        Ok(listener)
+    }
+
+    fn set_spare_aside(&mut self) {
+        while self.spare.len() < SPARE
+            && let Ok(spare) = self.events.try_clone()
+        {
+            self.spare.push(spare);
+        }
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -85,12 +100,16 @@ impl Listener {
     }
 
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        self.pending.values().map(|client| client.deadline).chain(self.retry_at).min()
+        let is_full = self.pending.len() >= MAX_PENDING;
+        let oldest = self.pending.values().map(|client| client.came + SILENT_TIME).min();
+        oldest.filter(|_| is_full).into_iter().chain(self.retry_at).min()
     }
 
     pub(crate) fn look(&mut self) -> Vec<ClientRequest> {
         let now = Instant::now();
-        self.pending.retain(|_, client| client.deadline > now);
+        if self.pending.len() >= MAX_PENDING {
+            self.pending.retain(|_, client| client.came + SILENT_TIME > now);
+        }
         self.retry_at = self.retry_at.filter(|at| *at > now);
         self.set_accepting();
         let mut requests = Vec::new();
@@ -107,6 +126,7 @@ impl Listener {
             }
         }
         self.set_accepting();
+        self.set_spare_aside();
         requests
     }
 
@@ -128,6 +148,7 @@ impl Listener {
             match retry_on_intr(|| accept_with(&self.socket, flags)) {
                 Ok(socket) => unauthorized.extend(self.add(socket)),
                 Err(Errno::AGAIN) => break,
+                Err(Errno::MFILE | Errno::NFILE) if !self.spare.is_empty() => self.spare.clear(),
                 Err(_) => {
                     self.retry_at = Some(Instant::now() + RETRY_AFTER);
                     break;
@@ -147,8 +168,8 @@ impl Listener {
         self.next += 1;
         let data = epoll::EventData::new_u64(token);
         epoll::add(&self.events, &socket, data, epoll::EventFlags::IN).ok()?;
-        let deadline = Instant::now() + REQUEST_TIME;
-        self.pending.insert(token, PendingClient { socket, peer, deadline });
+        let came = Instant::now();
+        self.pending.insert(token, PendingClient { socket, peer, came });
         None
     }
 

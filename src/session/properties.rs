@@ -3,8 +3,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a property that is broken panics")]
 
-use std::fs::File;
-use std::io::{IoSlice, Write as _};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use serde::Deserialize as _;
 
 use crate::seqpacket::{self, PeerCredentials};
-use crate::session::handoff::{ACCEPT_TIME, Handoff, Outcome, outcome};
+use crate::session::handoff::{ACCEPT_TIME, Handoff, MAX_OFFSET, Outcome, outcome};
 use crate::session::listener::{ClientRequest, understand};
 use crate::session::protocol::{ClientMessage, Reply, StreamPos, VERSION};
 use crate::session::wait_queue::{read_ticket, tickets};
@@ -87,52 +86,73 @@ fn is_understood_or_refused(packet: &[u8], ours: OwnedFd, theirs: &OwnedFd) {
     }
 }
 
-/// Any descriptors and lengths in the place of a console that is handed over. Nothing waits, and
-/// what is taken is as long as it is said to be.
+/// Any descriptors, lengths and packets in the place of a console that is handed over. Nothing
+/// waits, and what is taken is as long as it is said to be.
 pub fn handoff(bytes: &[u8]) {
-    let (&[console, file, size, ..], rest) = bytes.split_at(bytes.len().min(3)) else { return };
+    let (&[first, second, size, ..], rest) = bytes.split_at(bytes.len().min(3)) else { return };
     let number = |at: usize| {
         let bytes = rest.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(u64::from(size), u64::from_le_bytes)
     };
-    let (typed, printed) = (number(0), number(8));
+    let lengths = [number(0), number(8), number(16)];
     let content = rest.repeat(1 + usize::from(size % 8));
-    let descriptors = [console, file].into_iter().filter_map(|kind| any_file(kind, &content));
-    let descriptors: Vec<OwnedFd> = descriptors.collect();
-    let two = descriptors.len() == 2;
-    let whole = typed.checked_add(printed).is_some_and(|it| it <= content.len() as u64);
-    let at = if size & 2 == 0 { number(16) } else { u64::MAX - number(16) };
+    let descriptors: Vec<OwnedFd> = [first, second].into_iter().filter_map(any_file).collect();
+    let at = if size & 2 == 0 { number(24) } else { u64::MAX - number(24) };
     let scrollback = (size & 1 == 1).then_some(StreamPos { stream: 7, offset: at });
+    let (ours, theirs) = seqpacket::pair();
+    // Either three pieces as they should be, or packets of anything.
+    let pieces = split(&content, lengths);
     // A console is a device, open for reading and writing.
-    let sound = two && whole && file % 6 == 0 && console % 6 == 2;
-    match Handoff::open(seqpacket::pair().0, descriptors, [typed, printed], scrollback) {
+    let sound =
+        pieces.is_some() && descriptors.len() == 1 && [first, second].into_iter().any(is_device);
+    let packets = content.chunks(1 + usize::from(size)).map(<[u8]>::to_vec);
+    let packets = match &pieces {
+        Some(pieces) => pieces.iter().map(|piece| [b"\0", *piece].concat()).collect(),
+        None => packets.collect::<Vec<_>>(),
+    };
+    for packet in packets.iter().filter(|packet| pieces.is_none() || packet.len() > 1) {
+        let _ = seqpacket::send_raw(&theirs, &[IoSlice::new(packet)], &[]);
+    }
+    drop(theirs);
+    match Handoff::receive(ours, descriptors, lengths, scrollback, &|| false) {
         Ok(mut handoff) => {
-            if let Some(mut scrollback) = handoff.scrollback.take() {
+            assert_eq!(
+                handoff.scrollback.is_some(),
+                scrollback.is_some_and(|it| it.offset <= MAX_OFFSET)
+            );
+            if let (Some(scrollback), Some(pieces)) = (&mut handoff.scrollback, &pieces) {
                 let end = scrollback.end().offset;
                 let kept = scrollback.all_from(scrollback.oldest());
-                assert!(content.ends_with(&kept), "a scrollback of something else");
+                assert!(pieces[2].ends_with(&kept), "a scrollback of something else");
                 scrollback.record(&content);
                 assert_eq!(scrollback.end().offset, end + content.len() as u64);
             }
-            let (_, _, for_console, for_terminal) = handoff.into_parts();
-            let all = [for_console.clone(), for_terminal].concat();
-            assert!(two && whole && content.starts_with(&all), "{typed} and {printed} bytes");
-            assert_eq!(for_console.len() as u64, typed);
-            assert_eq!(all.len() as u64, typed + printed);
+            let (_, _, typed, printed) = handoff.into_parts();
+            assert_eq!([typed.len() as u64, printed.len() as u64], lengths[..2]);
+            assert!(pieces.is_none_or(|pieces| pieces[..2] == [&typed[..], &printed]));
         }
         Err(_) => assert!(!sound, "a sound console was declined"),
     }
 }
 
-fn any_file(kind: u8, content: &[u8]) -> Option<OwnedFd> {
+/// The first three pieces of `content` with these lengths, if it is that long.
+fn split(content: &[u8], lengths: [u64; 3]) -> Option<[&[u8]; 3]> {
+    let [typed, printed, kept] =
+        lengths.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    let (typed, rest) = content.split_at_checked(typed)?;
+    let (printed, rest) = rest.split_at_checked(printed)?;
+    Some([typed, printed, rest.get(..kept)?])
+}
+
+fn is_device(kind: u8) -> bool {
+    kind % 6 == 2
+}
+
+fn any_file(kind: u8) -> Option<OwnedFd> {
     let open =
         |path: &str, flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok();
     match kind % 6 {
-        0 => {
-            let mut file = File::from(memfd_create("properties", MemfdFlags::CLOEXEC).ok()?);
-            file.write_all(content).ok()?;
-            Some(file.into())
-        }
+        0 => Some(memfd_create("properties", MemfdFlags::CLOEXEC).ok()?),
         1 => Some(std::io::pipe().ok()?.0.into()),
         2 => open("/dev/zero", OFlags::RDWR),
         3 => open("/", OFlags::RDONLY),

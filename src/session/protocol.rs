@@ -1,14 +1,19 @@
 //! The protocol of a session's socket.
 //!
 //! Each message is one packet (`SOCK_SEQPACKET`) of JSON. A newcomer that wants to operate sends
-//! `takeover`. The session replies `refused`, `unsupported`, or `console` with two descriptors: the
-//! open console, and a file of undelivered bytes. The newcomer says `done` when it has everything.
+//! `takeover`. The session replies `refused`, `unsupported`, or `console` with the open console. The
+//! undelivered bytes follow in packets of their own, each after a byte 0, which no JSON begins with.
+//! The newcomer says `done` when it has everything.
 //!
 //! `done` transfers the console, and there is no moment in which both sides believe that they have
 //! it. The session never reads `done`, it only peeks at it. A session that stops waiting shuts its
 //! end down for reading, after which no `done` can arrive (the kernel does both under one lock,
 //! `net/unix/af_unix.c`), and peeks once more; if there is none, it says `kept` and goes on. If the
 //! session dies, its guard, which has the same end, does the same for it.
+//!
+//! When a session that is watched leaves or dies, its guard answers in its place. Each viewer asks it
+//! by `takeover`, as one that only reads. The first gets the console, and the others learn by
+//! `next-reader` whom to follow.
 //!
 //! A viewer sends `watch`. The session replies `refused`, or `watching` with the read end of a pipe
 //! with the console's output. Over the socket come `missed`, and at the end `ended`.
@@ -19,7 +24,7 @@ use crate::printable::{LONGEST, beginning};
 
 /// The protocol version. Peers with another one are refused by its number: so only `takeover`,
 /// `watch`, `refused` and `unsupported`, with their `version`, must stay as they are.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,10 +92,12 @@ pub(crate) enum Reply {
     Refused(String),
     /// No: the session speaks only this version.
     Unsupported { version: u32 },
+    /// The session is gone, and its guard gave the console to this one of its viewers.
+    NextReader { pid: i32, uid: u32 },
     /// The session keeps the console: `done` did not arrive in time, or nothing was sent.
     Kept,
-    /// The console, and a file: bytes for the console, bytes for the terminal, the scrollback.
-    Console { typed: u64, printed: u64, scrollback: Option<StreamPos> },
+    /// The console. So many bytes for the console, for the terminal and of the scrollback follow.
+    Console { typed: u64, printed: u64, kept: u64, scrollback: Option<StreamPos> },
     /// The pipe for a viewer. It carries the output from `from` on, except for what is missed.
     Watching { from: StreamPos },
     /// This many bytes were left out of the pipe, because the viewer was too slow.

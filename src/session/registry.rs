@@ -10,6 +10,7 @@ use nix::errno::Errno as KillErrno;
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, geteuid};
 use rustix::fs::Mode;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SocketAddrUnix, bind, connect, listen};
 
@@ -17,7 +18,8 @@ use crate::process::{Process, in_first_namespace, namespace_beside_the_first};
 use crate::seqpacket::{PeerCredentials, new_socket};
 use crate::test_point;
 
-const BACKLOG: i32 = 64;
+/// Hundreds of viewers can come at once.
+const BACKLOG: i32 = 512;
 
 /// The listener on a socket: a session, or its guard in case the session does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +27,14 @@ pub enum SocketRole {
     Session,
     Guard,
 }
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) struct SessionSocket {
     socket: OwnedFd,
     path: PathBuf,
 }
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) struct SocketDir {
     directory: PathBuf,
 }
@@ -55,8 +57,12 @@ impl SocketDir {
 
     /// Registers this session as a reader: a newcomer may take it over without `--force`.
     pub(crate) fn register_reader(self) -> io::Result<ReaderRegistration> {
-        fs::File::create(self.reader_mark())?;
+        self.mark_reader()?;
         Ok(ReaderRegistration(self))
+    }
+
+    pub(crate) fn mark_reader(&self) -> io::Result<()> {
+        fs::File::create(self.reader_mark()).map(drop)
     }
 
     pub(crate) fn unregister_reader(&self) {
@@ -77,6 +83,20 @@ impl SocketDir {
         let path = self.path(role);
         fs::rename(&private, &path)?;
         Ok(SessionSocket { socket, path })
+    }
+
+    /// A descriptor that is readable when somebody removes something from the directory.
+    pub(crate) fn watch(&self) -> io::Result<OwnedFd> {
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let removed = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
+        let wanted = removed | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        inotify::add_watch(&events, &self.directory, wanted | WatchFlags::ONLYDIR)?;
+        Ok(events)
+    }
+
+    /// Whether both of our sockets still have their names.
+    pub(crate) fn has_sockets(&self) -> bool {
+        [SocketRole::Session, SocketRole::Guard].iter().all(|role| self.path(*role).exists())
     }
 
     fn path(&self, role: SocketRole) -> PathBuf {
@@ -127,6 +147,12 @@ pub(crate) fn connect_to(uid: u32, pid: i32, role: SocketRole) -> io::Result<Own
         }
     }
     connected
+}
+
+/// Whether a session has a socket by now.
+pub(crate) fn has_socket(uid: u32, pid: i32) -> bool {
+    let name = name_of(pid, SocketRole::Session);
+    trusted_directories_of(uid).any(|directory| directory.join(&name).exists())
 }
 
 pub(crate) fn is_reader(uid: u32, pid: i32) -> bool {

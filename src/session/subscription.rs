@@ -11,8 +11,8 @@ use crate::session::handoff::{ANSWER_TIME, HandoffError};
 use crate::session::protocol::{ClientInfo, ClientMessage, EndReason, Reply, StreamPos, VERSION};
 use crate::session::registry::{self, SocketRole};
 use crate::{poll, seqpacket};
-#[derive(Debug)]
 
+#[derive(Debug)]
 pub(crate) struct Subscription {
     socket: OwnedFd,
     feed: OwnedFd,

@@ -9,7 +9,7 @@ mod behind_our_back;
 mod clock;
 mod lines;
 mod surroundings;
-mod syscalls;
+pub(crate) mod syscalls;
 mod table;
 
 use std::path::PathBuf;

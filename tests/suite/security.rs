@@ -103,6 +103,9 @@ fn who_answers_in_a_sessions_place_is_not_asked() {
     let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
     let session = runtime.attach(&guest, &locks).attached_to_pipes();
     let door = runtime.directory().join(&session.socket_names()[0]);
+    // Otherwise it would make them again.
+    session.signal(rustix::process::Signal::STOP);
+    session.is_stopped();
     let impostors: Vec<_> = [door.clone(), door.with_extension("guard")]
         .iter()
         .map(|path| {

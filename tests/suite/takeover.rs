@@ -6,6 +6,7 @@ mod hostile;
 mod hung;
 mod impostor;
 mod killed;
+mod patience;
 mod stopped;
 
 use std::fmt::Write as _;
@@ -236,6 +237,22 @@ fn another_build_is_taken_over_also_where_there_are_no_lock_files() {
         assert_eq!(newest.wait(), 143);
         is_as_new(&guest, &locks);
     }
+}
+
+#[test]
+fn a_session_whose_file_has_another_name_is_taken_over() {
+    let (guest, locks, directory) = (Guest::new(), Locks::new(), TempDir::new().unwrap());
+    another_build(&directory);
+    let renamed = directory.path().join("vc-1.2");
+    std::fs::rename(directory.path().join("vconsole"), &renamed).unwrap();
+    let old = Program::new(&renamed).arg("attach").arg(&guest).locks(&locks).attached_to_pipes();
+    let refused = Vconsole::attach(&guest).locks(&locks).output();
+    assert_eq!(refused.status, 3, "{refused:?}");
+    assert!(refused.stderr().contains("vconsole attach --force"), "{refused:?}");
+    let new = forced(&guest, &locks).attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    guest.say("hello");
+    new.stdout().receives("hello");
 }
 
 #[test]

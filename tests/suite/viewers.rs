@@ -3,6 +3,7 @@
 mod behind;
 mod feed;
 mod hostile;
+mod many;
 mod take_control;
 mod without_locks;
 

@@ -159,7 +159,7 @@ impl Acquisition<'_> {
 }
 
 /// Registers this process as a reader: a newcomer then takes the console over without --force.
-fn register_reader(guard: &Guard) -> Option<ReaderRegistration> {
+pub(super) fn register_reader(guard: &Guard) -> Option<ReaderRegistration> {
     // Without a socket directory no newcomer can take the console over.
     let directory = SocketDir::of_ours().ok()?;
     guard.tell_sockets(&directory.paths());

@@ -2,6 +2,7 @@
 
 pub(crate) mod acquire;
 pub(crate) mod context;
+mod next_reader;
 pub(crate) mod open_view;
 pub(crate) mod operate;
 pub(crate) mod options;

@@ -1,7 +1,7 @@
 //! How to watch a console: from the session that holds it, or if nobody does, by reading it.
 
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use crate::claim::error::{ClaimError, ClaimErrorKind};
 use crate::commands::attach::{
@@ -116,14 +116,23 @@ impl Attach<'_> {
                     }
                     return Ok(Some(view));
                 }
-                Err(HandoffError::Nobody(_) | HandoffError::Ended) => {
-                    if start.elapsed() >= ANSWER_TIME || !operator.is_alive() {
+                // It has no socket any more, or not yet.
+                Err(HandoffError::Nobody(error))
+                    if error.kind() != io::ErrorKind::WouldBlock
+                        && start.elapsed() >= ANSWER_TIME =>
+                {
+                    return Ok(None);
+                }
+                // It is busy or stopped, or many ask at once.
+                Err(HandoffError::Nobody(_) | HandoffError::Ended | HandoffError::Silent)
+                    if start.elapsed() < SUCCESSOR_TIME =>
+                {
+                    if !operator.is_alive() {
                         return Ok(None);
                     }
                     thread::sleep(RETRY_INTERVAL);
                 }
-                // It is busy, or stopped.
-                Err(HandoffError::Silent) if start.elapsed() < SUCCESSOR_TIME => {}
+                Err(HandoffError::Nobody(_) | HandoffError::Ended) => return Ok(None),
                 Err(error) => return Err(self.unwatched(&operator, &error)),
             }
         }

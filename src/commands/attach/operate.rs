@@ -133,8 +133,7 @@ impl Attach<'_> {
             status_line: &|| status_line(target, &claim, since, can_write.get()),
             counts,
         };
-        let mut guard_source =
-            GuardSource::new(&guard, Some(&claim), raw.as_ref(), server.guard_socket());
+        let mut guard_source = GuardSource::new(&guard, Some(&claim), raw.as_ref());
         guard_source.replace_if_lost(&mut self.messages);
         let mut tap = viewers;
         let (input, output) = Setup::stdio()?;
@@ -154,6 +153,11 @@ impl Attach<'_> {
             && let Some(message) = claim.clear_flag_after_hang_up(target)
         {
             self.messages.important(message);
+        }
+        let ends_here = matches!(reason, ExitReason::HungUp | ExitReason::HandedOver);
+        if !ends_here && guard.leave_to_viewers() {
+            claim.leave_to_guard();
+            server.leaves_to_viewers = true;
         }
         let (successor, end_reason) = (server.successor.clone(), server.end_reason(reason));
         Ok(OperateOutcome { reason, successor, end_reason })

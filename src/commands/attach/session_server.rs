@@ -1,7 +1,7 @@
 //! The server of a session: it answers newcomers and viewers.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::{fs, io, path::PathBuf};
 
@@ -12,13 +12,14 @@ use crate::relay::{ExitReason, PendingBytes};
 use crate::session::handoff::{self, Outcome};
 use crate::session::listener::{ClientRequest, Listener, refuse};
 use crate::session::protocol::{EndReason, StreamPos};
-use crate::session::registry::{SessionSocket, SocketDir, SocketRole};
+use crate::session::registry::{SocketDir, SocketRole};
 use crate::session::{broadcast::Broadcaster, client::Client, scrollback::Scrollback};
-use crate::{claim::Claim, guard::client::Guard, messages::Messages, test_point};
+use crate::{claim::Claim, guard::client::Guard, messages::Messages, poll, test_point};
 
 const HAS_OPERATOR: &str = "it has an operator";
 /// Clients that connect again and again must not fill the screen and the audit trail.
 const LINES_A_SECOND: u32 = 20;
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Without sockets no client comes.
 pub(super) struct SessionServer<'a> {
@@ -30,11 +31,15 @@ pub(super) struct SessionServer<'a> {
     can_write: &'a Cell<bool>,
     sockets: Option<Sockets>,
     viewers: &'a Viewers,
+    /// When to try again to make sockets that were removed.
+    again_at: Option<Instant>,
     lines: LineLimit,
     queue: TakeoverQueue,
     /// The sockets of newcomers that could not be told that we keep the console. A closed socket
     /// would say that nobody is left to hand it over.
     untold: Vec<OwnedFd>,
+    /// Whether our guard answers from now on.
+    pub(super) leaves_to_viewers: bool,
     /// After a handover: the new holder, and the position of the first byte that our user has not
     /// seen.
     pub(super) successor: Option<(Client, Option<StreamPos>)>,
@@ -71,21 +76,8 @@ impl Tap for &Viewers {
 struct Sockets {
     directory: SocketDir,
     listener: Listener,
-    guard_socket: SessionSocket,
-}
-
-/// The guard answers here if the session does not.
-#[derive(Debug)]
-pub(super) struct GuardSocket {
-    paths: Vec<PathBuf>,
-    socket: OwnedFd,
-}
-
-impl GuardSocket {
-    pub(super) fn tell(&self, guard: &Guard) {
-        guard.tell_sockets(&self.paths);
-        guard.tell_guard_socket(&self.socket);
-    }
+    /// Readable when a name in the directory was removed.
+    watch: Option<OwnedFd>,
 }
 
 impl Sockets {
@@ -100,7 +92,17 @@ impl Sockets {
         });
         let (listener, guard_socket) = opened.inspect_err(|_| remove_all(&paths))?;
         guard.tell_guard_socket(&guard_socket);
-        Ok(Self { directory, listener, guard_socket })
+        let watch = directory.watch().ok();
+        let watch = watch.filter(|watch| listener.also_wait_for(watch).is_ok());
+        Ok(Self { directory, listener, watch })
+    }
+
+    fn were_removed(&self) -> bool {
+        let Some(watch) = self.watch.as_ref().filter(|watch| poll::is_readable(watch)) else {
+            return false;
+        };
+        while rustix::io::read(watch, &mut [0; 4096]).is_ok_and(|count| count > 0) {}
+        !self.directory.has_sockets()
     }
 }
 
@@ -132,13 +134,46 @@ impl<'a> SessionServer<'a> {
         });
         let (lines, queue) = (LineLimit::default(), TakeoverQueue::default());
         let (untold, successor) = (Vec::new(), None);
-        Self { claim, guard, private, can_write, sockets, viewers, lines, queue, untold, successor }
+        Self {
+            claim,
+            guard,
+            private,
+            can_write,
+            sockets,
+            viewers,
+            again_at: None,
+            lines,
+            queue,
+            untold,
+            leaves_to_viewers: false,
+            successor,
+        }
     }
 
-    pub(super) fn guard_socket(&self) -> Option<GuardSocket> {
-        let sockets = self.sockets.as_ref()?;
-        let socket = sockets.guard_socket.as_fd().try_clone_to_owned().ok()?;
-        Some(GuardSocket { paths: sockets.directory.paths(), socket })
+    /// Makes the sockets again that somebody has removed, in whichever directory can be used: a
+    /// runtime directory goes with the last login of its user, and a session under tmux stays.
+    fn make_sockets_again(&mut self, messages: &mut Messages) {
+        // Its names are removed before the new ones come.
+        let late = self.sockets.take().map(|old| old.listener.close()).unwrap_or_default();
+        let (sockets, failed) = match Sockets::open(self.guard) {
+            Ok(sockets) => (Some(sockets), None),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(Sockets { directory, listener, .. }) = &sockets {
+            let viewers = self.viewers.0.borrow();
+            viewers.iter().for_each(|viewers| drop(listener.also_wait_for(viewers.descriptor())));
+            if !self.can_write.get() {
+                let _ = directory.mark_reader();
+            }
+        }
+        self.again_at = sockets.is_none().then(|| Instant::now() + AGAIN_AFTER);
+        if let Some(error) = failed.filter(|_| self.lines.allow()) {
+            messages.info(format_args!("nobody can take this session over cleanly: {error}"));
+        }
+        self.sockets = sockets;
+        for request in late {
+            self.handle(request, messages);
+        }
     }
 
     pub(super) fn end_reason(&self, reason: ExitReason) -> EndReason {
@@ -248,7 +283,8 @@ impl<'a> SessionServer<'a> {
 }
 
 impl Drop for SessionServer<'_> {
-    /// Answers the waiting newcomers, and removes the sockets. The viewers are told later.
+    /// Answers the waiting newcomers, and removes the sockets. The viewers are told later. A guard
+    /// that goes on has its own.
     fn drop(&mut self) {
         let Some(Sockets { directory, listener, .. }) = self.sockets.take() else { return };
         let late = listener.close().into_iter().filter_map(|request| match request {
@@ -261,7 +297,9 @@ impl Drop for SessionServer<'_> {
                 refuse(&socket, &format!("{winner} took it over at the same moment"));
             });
         }
-        remove_all(&directory.paths());
+        if !self.leaves_to_viewers {
+            remove_all(&directory.paths());
+        }
     }
 }
 
@@ -273,10 +311,14 @@ impl EventSource for SessionServer<'_> {
     fn next_look(&self) -> Option<Instant> {
         let listener = self.sockets.as_ref().and_then(|sockets| sockets.listener.next_look());
         let viewers = self.viewers.0.borrow().as_ref().and_then(Broadcaster::next_look);
-        [self.queue.next_look(), listener, viewers].into_iter().flatten().min()
+        [self.queue.next_look(), listener, viewers, self.again_at].into_iter().flatten().min()
     }
 
     fn look(&mut self, messages: &mut Messages) -> Action {
+        let again = self.again_at.is_some_and(|at| at <= Instant::now());
+        if again || self.sockets.as_ref().is_some_and(Sockets::were_removed) {
+            self.make_sockets_again(messages);
+        }
         let requests = self.sockets.as_mut().map(|sockets| sockets.listener.look());
         for request in requests.unwrap_or_default() {
             self.handle(request, messages);
@@ -287,6 +329,9 @@ impl EventSource for SessionServer<'_> {
                 messages.info(format_args!("watched no more by {gone}"));
             }
         }
+        let viewers = self.viewers.0.borrow();
+        self.guard.tell_viewers(viewers.as_ref().map_or(0, |it| it.viewers().count()));
+        drop(viewers);
         if self.queue.has_newcomer() { Action::HandOver } else { Action::Continue }
     }
 

@@ -6,17 +6,13 @@ use std::{collections::VecDeque, io};
 
 use crate::claim::monitor::{Intruder, OpenMonitor};
 use crate::relay::event_source::{Action, EventSource};
-use crate::{
-    claim::Claim, commands::attach::session_server::GuardSocket, guard::client::Guard,
-    messages::Messages, terminal::RawMode,
-};
+use crate::{claim::Claim, guard::client::Guard, messages::Messages, terminal::RawMode};
 
 pub(super) struct GuardSource<'a> {
     guard: &'a Guard,
     /// `None` for a viewer.
     claim: Option<&'a Claim>,
     raw: Option<&'a RawMode<'a>>,
-    guard_socket: Option<GuardSocket>,
     socket: Option<OwnedFd>,
     /// The starts of the last guards.
     restarts: VecDeque<Instant>,
@@ -35,9 +31,8 @@ impl<'a> GuardSource<'a> {
         guard: &'a Guard,
         claim: Option<&'a Claim>,
         raw: Option<&'a RawMode<'a>>,
-        guard_socket: Option<GuardSocket>,
     ) -> Self {
-        Self { guard, claim, raw, guard_socket, socket: guard.socket(), restarts: VecDeque::new() }
+        Self { guard, claim, raw, socket: guard.socket(), restarts: VecDeque::new() }
     }
 
     pub(super) fn replace_if_lost(&mut self, messages: &mut Messages) {
@@ -57,7 +52,6 @@ impl<'a> GuardSource<'a> {
         self.guard.restart()?;
         self.claim.iter().for_each(|claim| claim.tell_again(self.guard));
         self.raw.iter().for_each(|raw| raw.tell_again());
-        self.guard_socket.iter().for_each(|guard_socket| guard_socket.tell(self.guard));
         self.socket = self.guard.socket();
         if !self.guard.is_up() {
             return Err(io::Error::other("it was killed as well"));

@@ -71,7 +71,7 @@ pub(super) fn take_over(
         return if goes_on { Err(client.kept(why, Hint::ShowStatus)) } else { Ok(None) };
     }
     match client.ask() {
-        Ok(handoff) => client.accept(prepared, handoff).map(Some),
+        Ok(handoff) => accept(&request, holder, prepared, handoff).map(Some),
         Err(HandoffError::Cancelled) => Err(ClaimErrorKind::Cancelled.on(request.target)),
         Err(HandoffError::NoRoom(source)) => {
             Err(ClaimErrorKind::Unusable(source).on(request.target))
@@ -159,52 +159,25 @@ impl TakeoverClient<'_> {
         let (uid, pid, info) = (self.uid, self.holder.pid, self.info.clone());
         let only_if_reading = !self.request.force;
         let takeover = TakeoverRequest { uid, pid, role, info, only_if_reading, time_limit };
-        let deadline = Instant::now() + time_limit;
+        let mut deadline = Instant::now() + time_limit;
+        let mut asked_again = false;
         loop {
             let answered = ask(&takeover, &cancelled);
+            // It may have turned away one that came too late, because it was stopped.
+            if matches!(answered, Err(HandoffError::Ended))
+                && !std::mem::replace(&mut asked_again, true)
+                && self.session_lives_and_has_it()
+            {
+                deadline = Instant::now() + time_limit;
+                continue;
+            }
             let Err(HandoffError::Nobody(error)) = &answered else { return answered };
-            if Instant::now() >= deadline || !self.holder.is_alive() {
+            if Instant::now() >= deadline || !self.session_lives_and_has_it() {
                 let silent = error.kind() == io::ErrorKind::WouldBlock && self.request.force;
                 return if silent { Err(HandoffError::Silent) } else { answered };
             }
             thread::sleep(RETRY_INTERVAL);
         }
-    }
-
-    /// Accepts the console and acknowledges it: from then on the console is ours.
-    fn accept(
-        &self,
-        prepared: PreparedTakeover,
-        mut handoff: Handoff,
-    ) -> Result<Taken, ClaimError> {
-        test_point::reached("given-to-us");
-        let scrollback = handoff.scrollback.take().unwrap_or_else(Scrollback::new);
-        let (console, ack, typed, printed) = handoff.into_parts();
-        let too_late = || self.kept("it waited too long for us to take it", Hint::AskAgain);
-        if ack.is_void() {
-            return Err(too_late());
-        }
-        test_point::reached("accepting");
-        let pending = prepared.accept(self.request, console, ack.socket(), &|| ack.give_up());
-        test_point::reached("taken");
-        // The session may have its names back, and they were not ours to take.
-        if ack.is_void() {
-            return Err(too_late());
-        }
-        let pending = pending?;
-        if self.request.progress.cancelled() {
-            // The session is told before its names are released: they are its own.
-            drop(ack);
-            return Err(ClaimErrorKind::Cancelled.on(self.request.target));
-        }
-        test_point::reached("signing");
-        if !ack.commit() {
-            return Err(too_late());
-        }
-        test_point::reached("signed");
-        let claim = pending.commit(self.request)?;
-        let (pending, from) = (PendingBytes { typed, printed }, Some(self.holder.to_string()));
-        Ok(Taken { claim, pending, scrollback, from })
     }
 
     /// Whether a session that did not answer has released the console. A session that closed the
@@ -220,6 +193,44 @@ impl TakeoverClient<'_> {
         }
         true
     }
+}
+
+/// Accepts the console that `holder` or its guard hands over, and acknowledges it: from then on the
+/// console is ours.
+pub(super) fn accept(
+    request: &Request<'_>,
+    holder: &Process,
+    prepared: PreparedTakeover,
+    mut handoff: Handoff,
+) -> Result<Taken, ClaimError> {
+    test_point::reached("given-to-us");
+    let scrollback = handoff.scrollback.take().unwrap_or_else(Scrollback::new);
+    let (console, ack, typed, printed) = handoff.into_parts();
+    let too_late = || kept(request, holder, "it waited too long for us to take it", Hint::AskAgain);
+    if ack.is_void() {
+        return Err(too_late());
+    }
+    test_point::reached("accepting");
+    let pending = prepared.accept(request, console, ack.socket(), &|| ack.give_up());
+    test_point::reached("taken");
+    // The session may have its names back, and they were not ours to take.
+    if ack.is_void() {
+        return Err(too_late());
+    }
+    let pending = pending?;
+    if request.progress.cancelled() {
+        // The session is told before its names are released: they are its own.
+        drop(ack);
+        return Err(ClaimErrorKind::Cancelled.on(request.target));
+    }
+    test_point::reached("signing");
+    if !ack.commit() {
+        return Err(too_late());
+    }
+    test_point::reached("signed");
+    let claim = pending.commit(request)?;
+    let (pending, from) = (PendingBytes { typed, printed }, Some(holder.to_string()));
+    Ok(Taken { claim, pending, scrollback, from })
 }
 
 /// The user of a session that accepts us: our own, or for root any.

@@ -62,7 +62,7 @@ impl View {
         let status_line = || format!("{}, watched since {}", self.description(), local_time(since));
         let (can_write, counts) = (&Cell::new(false), &self.counts);
         let settings = Settings { options, can_write, status_line: &status_line, counts };
-        let mut guard_source = GuardSource::new(guard, None, raw, None);
+        let mut guard_source = GuardSource::new(guard, None, raw);
         guard_source.replace_if_lost(messages);
         let mut events = self.events();
         let (input, output) = Setup::stdio()?;

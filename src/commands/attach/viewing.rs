@@ -14,7 +14,7 @@ use crate::relay::{ByteCounts, ExitReason};
 use crate::session::protocol::{EndReason, StreamPos};
 use crate::terminal::{DetachedRawMode, RawMode};
 use crate::{
-    audit::Event, commands, console::target::TargetError, guard::client::Guard,
+    audit::Event, commands, console::target::TargetError, guard::client::Guard, process::Process,
     session::subscription::ViewerEvent,
 };
 
@@ -24,8 +24,15 @@ const LOWEST: i32 = 19;
 enum ViewEnd {
     Exit(ExitReason, ByteCounts),
     TakeControl(Box<View>, Option<DetachedRawMode>),
-    /// The operator, or its successor with this pid, left. The user saw all before the position.
-    Alone(StreamPos, Option<i32>),
+    /// The operator left, and the user saw all before the position. `is_end`: the operator said that
+    /// it had printed no more.
+    Left {
+        operator: Process,
+        at: StreamPos,
+        is_end: bool,
+    },
+    /// The same, after which a session with this pid could not be watched.
+    Alone(StreamPos, i32),
 }
 
 impl Attach<'_> {
@@ -65,15 +72,26 @@ impl Attach<'_> {
                 drop(guard);
                 Ok(self.leave(reason, &counts))
             }
-            ViewEnd::Alone(from, successor) => {
+            ViewEnd::Left { operator, at, is_end } => {
                 drop(guard);
-                let role = self.open_view_after(successor, Some(from));
-                if !role.as_ref().is_err_and(is_gone) {
-                    return role;
+                match self.next_reader(&operator, at, is_end)? {
+                    Some(role) => Ok(role),
+                    None => self.watch_after(None, at),
                 }
-                Ok(self.leave(ExitReason::HungUp, &ByteCounts::default()))
+            }
+            ViewEnd::Alone(at, successor) => {
+                drop(guard);
+                self.watch_after(Some(successor), at)
             }
         }
+    }
+
+    fn watch_after(&mut self, successor: Option<i32>, at: StreamPos) -> anyhow::Result<Role> {
+        let role = self.open_view_after(successor, Some(at));
+        if !role.as_ref().is_err_and(is_gone) {
+            return role;
+        }
+        Ok(self.leave(ExitReason::HungUp, &ByteCounts::default()))
     }
 
     fn follow_operators(&mut self, mut view: View, guard: &Guard) -> anyhow::Result<ViewEnd> {
@@ -94,19 +112,20 @@ impl Attach<'_> {
                 }
                 ViewerEvent::Ended { why: EndReason::TakenOver { pid, uid }, at, .. } => {
                     let next = self.follow(pid, uid, Some(at))?;
-                    let Some(next) = next else { return Ok(ViewEnd::Alone(at, Some(pid))) };
+                    let Some(next) = next else { return Ok(ViewEnd::Alone(at, pid)) };
                     view = next;
                 }
                 ViewerEvent::Ended { why: EndReason::Left, at, .. } => {
                     self.messages.info(format_args!("{} left {}", view.operator, self.target));
-                    return Ok(ViewEnd::Alone(at, None));
+                    return Ok(ViewEnd::Left { operator: view.operator, at, is_end: true });
                 }
                 ViewerEvent::Gone | ViewerEvent::Missed(_) => {
                     self.messages.info(format_args!(
                         "{} ended without a word: what it read last may be missing",
                         view.operator
                     ));
-                    return Ok(ViewEnd::Alone(view.position(), None));
+                    let at = view.position();
+                    return Ok(ViewEnd::Left { operator: view.operator, at, is_end: false });
                 }
             }
         }

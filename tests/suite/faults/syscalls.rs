@@ -14,7 +14,7 @@ use crate::locks::{NOBODY, path_name};
 use crate::pipes::noise;
 
 /// Has system calls fail as `inject` says; those on `path` alone, if there is one.
-fn failing(program: Program, inject: &str, path: Option<&str>) -> Program {
+pub(crate) fn failing(program: Program, inject: &str, path: Option<&str>) -> Program {
     // The tracer in a session of its own: so the program is who was started.
     let strace = ["strace", "-DDD", "-o", "/dev/null", "-e"];
     let inject = format!("inject={inject}");

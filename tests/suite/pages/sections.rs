@@ -152,7 +152,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "without an operator",
-                "When the operator leaves, or where there is none, one of those who watch claims the console and reads it, and the others watch that one. Whoever comes to operate gets it from there, without --force.",
+                "When the operator leaves or dies, its guard passes the console to one of those who watch, which reads it, and the others follow that one. Where there is no operator, the first who comes to watch claims the console and reads it. Whoever comes to operate gets it from there, without --force.",
             ),
         ],
     ),

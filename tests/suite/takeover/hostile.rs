@@ -33,7 +33,7 @@ pub(super) fn comes_to(door: &Path) -> Option<OwnedFd> {
     Some(line)
 }
 
-const TAKEOVER: &str = r#"{"takeover":{"version":3,"info":{"host":null,"reason":null}}}"#;
+const TAKEOVER: &str = r#"{"takeover":{"version":4,"info":{"host":null,"reason":null}}}"#;
 const WRONG_VERSION: &str = r#"{"takeover":{"version":7,"info":{"host":null,"reason":null}}}"#;
 
 /// Comes and misbehaves, in another way each time. Gives the line where it stays.

@@ -154,7 +154,7 @@ fn a_session_of_another_version_is_ended_and_its_guard_gives_everything_back() {
 
 #[test]
 fn who_answers_as_no_session_does_is_ended() {
-    for answer in [r#"{"welcome":"to the future"}"#, r#""kept""#, r#"{"refused":7}"#] {
+    for answer in [r#"{"welcome":"to the future"}"#, r#"{"refused":7}"#] {
         let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
         let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
         let new = runtime.of(forced(&guest, &locks)).piped();
@@ -169,25 +169,25 @@ fn a_newcomer_of_another_version_is_told_ours_whatever_else_it_says() {
     let session = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     let [door, _] = runtime.sockets_of(&session);
     for asked in
-        [r#"{"takeover":{"version":4,"whoever":["I","am"]}}"#, r#"{"watch":{"version":1}}"#]
+        [r#"{"takeover":{"version":5,"whoever":["I","am"]}}"#, r#"{"watch":{"version":1}}"#]
     {
         let line = comes_to(&door).unwrap();
         send(&line, asked.as_bytes(), SendFlags::NOSIGNAL).unwrap();
         let mut answer = [0; 200];
         let (count, _) = recv(&line, &mut answer, RecvFlags::empty()).unwrap();
         let answer = String::from_utf8(answer[..count].to_vec()).unwrap();
-        assert_eq!(answer, r#"{"unsupported":{"version":3}}"#);
+        assert_eq!(answer, r#"{"unsupported":{"version":4}}"#);
     }
     operates(&session, &guest, &locks);
 }
 
-/// The console of `guest`, and a file without bytes, as a session would give them.
-fn gift(guest: &Guest, flags: OFlags) -> [OwnedFd; 2] {
+/// The console of `guest`, as a session would give it.
+fn gift(guest: &Guest, flags: OFlags) -> OwnedFd {
     let console = open(guest.path(), flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty());
-    [console.unwrap(), tempfile::tempfile().unwrap().into()]
+    console.unwrap()
 }
 
-const GIFT: &str = r#"{"console":{"typed":0,"printed":0,"tape":null}}"#;
+const GIFT: &str = r#"{"console":{"typed":0,"printed":0,"kept":0,"scrollback":null}}"#;
 
 #[test]
 fn a_console_that_would_make_us_wait_does_not() {
@@ -197,8 +197,8 @@ fn a_console_that_would_make_us_wait_does_not() {
     let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
     let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
     let new = runtime.of(forced(&guest, &locks)).piped();
-    let [console, file] = gift(&guest, OFlags::RDWR);
-    let _line = fake.answers(GIFT, &[console.as_fd(), file.as_fd()]);
+    let console = gift(&guest, OFlags::RDWR);
+    let _line = fake.answers(GIFT, &[console.as_fd()]);
     new.stderr().receives("connected to");
     assert!(fcntl_getfl(&console).unwrap().contains(OFlags::NONBLOCK));
 }
@@ -211,8 +211,8 @@ fn a_console_that_can_only_be_read_is_none() {
     let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
     let fake = Impostor::of(Vconsole::attach(&guest).locks(&locks), &runtime);
     let new = runtime.of(forced(&guest, &locks)).piped();
-    let [console, file] = gift(&guest, OFlags::RDONLY);
-    let line = fake.answers(GIFT, &[console.as_fd(), file.as_fd()]);
+    let console = gift(&guest, OFlags::RDONLY);
+    let line = fake.answers(GIFT, &[console.as_fd()]);
     drop((console, line));
     ends_it(&new, &fake.session, 137, "does not answer as a session does", &guest, &locks);
 }
