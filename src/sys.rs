@@ -23,6 +23,16 @@ pub fn is_ignored(signal: i32) -> bool {
     }
 }
 
+/// Whether two descriptors of two processes are one open file (`KCMP_FILE`, kcmp(2)). False where
+/// the kernel cannot or may not tell.
+pub fn is_same_file([(pid, number), (other_pid, other)]: [(i32, RawFd); 2]) -> bool {
+    const KCMP_FILE: libc::c_long = 0;
+    let [pid, other_pid] = [pid, other_pid].map(libc::c_long::from);
+    let [number, other] = [number, other].map(|number| libc::c_ulong::from(number.unsigned_abs()));
+    // SAFETY: the call takes five numbers, and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_kcmp, pid, other_pid, KCMP_FILE, number, other) == 0 }
+}
+
 /// How many bytes the terminal line has still to send (`TIOCOUTQ`, `ioctl_tty(2)`).
 pub fn unsent_output(line: impl AsFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;

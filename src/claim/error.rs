@@ -60,6 +60,7 @@ pub(crate) enum Hint {
     BeRoot,
     EndHolder,
     ShowStatus,
+    Thaw,
 }
 
 #[derive(Debug)]
@@ -231,6 +232,7 @@ impl Hint {
             ),
             Self::BeRoot => format!("sudo vconsole attach --force {console}"),
             Self::EndHolder => format!("end it, and try again: kill {pid}"),
+            Self::Thaw => "thaw it, as `docker unpause` does, and try again".to_owned(),
             Self::ShowStatus => format!("`vconsole status {console}` shows its locks"),
         }
     }
@@ -248,6 +250,8 @@ pub(crate) enum EvictError {
     AboveUs,
     #[error("the console is its controlling terminal, and it would end with that")]
     Controlled,
+    #[error("its control group {} is frozen", Printable::new(_0))]
+    Frozen(String),
     #[error("it went on after SIGHUP and SIGTERM")]
     Stubborn,
     #[error("it came back each time")]
@@ -266,6 +270,7 @@ impl EvictError {
         }
         let as_root = format!("sudo vconsole attach --force {console}");
         match self {
+            Self::Frozen(_) => Hint::Thaw.text(console, holder),
             Self::Daemon if geteuid().is_root() => format!(
                 "tell {holder} to close the console; root needs CAP_SYS_ADMIN to hang it up"
             ),

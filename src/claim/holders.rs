@@ -32,7 +32,7 @@ pub(super) fn lasting_openers(device: Device, snapshot: &ProcessSnapshot) -> Vec
 /// A process at the other end, or with revoked descriptors, reads nothing.
 pub(super) fn is_client(process: &Process, device: Device) -> bool {
     let is_vconsole = process.is_one_of_us() && !process.has_as_standard(device);
-    !is_vconsole && !process.has_master_of(device) && process.can_use(device) != Some(false)
+    !is_vconsole && !process.is_at_other_end_of(device) && process.can_use(device) != Some(false)
 }
 
 /// The kernel names the process that took the lock, but the lock passes to others with the
@@ -64,7 +64,7 @@ pub(super) fn of_flock_as_seen(target: &Target, snapshot: &ProcessSnapshot) -> V
         return by;
     }
     let is_session = |process: &&Process| {
-        process.is_surely_vconsole() && !process.is_guard() && !process.has_master_of(device)
+        process.is_surely_vconsole() && !process.is_guard() && !process.is_at_other_end_of(device)
     };
     let sessions = snapshot.openers(device).filter(is_session);
     sessions.filter(|process| process.can_use(device) != Some(false)).cloned().collect()
@@ -78,14 +78,14 @@ pub(super) fn flock_is_of(target: &Target, pids: &[i32]) -> bool {
     let by = of_flock(target);
     let is_among = |process: &Process| pids.contains(&process.pid);
     let is_other =
-        |process: &Process| !is_among(process) && !process.has_master_of(target.device());
+        |process: &Process| !is_among(process) && !process.is_at_other_end_of(target.device());
     by.iter().any(is_among) && !by.iter().any(is_other)
 }
 
 /// A process that has only revoked descriptors and still keeps the flock until it ends.
 pub(super) fn of_flock_and_hung_up(target: &Target) -> Option<Process> {
     let device = target.device();
-    let mut by = of_flock(target).into_iter().filter(|process| !process.has_master_of(device));
+    let mut by = of_flock(target).into_iter().filter(|process| !process.is_at_other_end_of(device));
     let first = by.next().filter(|process| process.can_use(device) == Some(false))?;
     by.all(|process| process.can_use(device) == Some(false)).then_some(first)
 }
@@ -96,7 +96,7 @@ pub(super) fn openers_but_the_peer(target: &Target) -> Vec<Process> {
     let own_guard = |process: &Process| process.is_guard() && process.is_child_of_ours();
     ProcessSnapshot::of(device)
         .openers(device)
-        .filter(|process| !own_guard(process) && !process.has_master_of(device))
+        .filter(|process| !own_guard(process) && !process.is_at_other_end_of(device))
         .filter(|process| process.can_use(device) != Some(false))
         .cloned()
         .collect()

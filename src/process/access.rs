@@ -11,10 +11,10 @@ use rustix::process::{
 use rustix::termios::tcgetattr;
 
 use crate::device::Device;
-use crate::jobs;
 use crate::proc_stat::{ProcessState, Stat};
 use crate::process::walk::{Descriptors, every_pid};
 use crate::process::{Process, master::Master, proc_is_ours};
+use crate::{jobs, sys};
 
 /// Shells, in addition to /etc/shells.
 const SHELLS: [&str; 14] = [
@@ -41,6 +41,27 @@ impl Process {
             found |= master.is_some_and(|master| master.is_of(device).unwrap_or(true));
         });
         found
+    }
+
+    /// Whether it has the master of the PTY `device`, or the slave only because it inherited that
+    /// from such a program: socat's `EXEC` child does, and never reads it.
+    pub(crate) fn is_at_other_end_of(&self, device: Device) -> bool {
+        self.has_master_of(device) || self.has_inherited(device)
+    }
+
+    /// Whether all its descriptors of `device` are above 2, and are its parent's, which is at the
+    /// other end.
+    fn has_inherited(&self, device: Device) -> bool {
+        let own = self.descriptors_of(device);
+        if own.is_empty() || own.iter().any(|&number| number <= 2) {
+            return false;
+        }
+        let Some(parent) = Self::shown(self.parent) else { return false };
+        let its = parent.descriptors_of(device);
+        let is_its = |&own: &i32| {
+            its.iter().any(|&its| sys::is_same_file([(self.pid, own), (parent.pid, its)]))
+        };
+        own.iter().all(is_its) && parent.is_at_other_end_of(device)
     }
 
     /// `None` where `/proc` hides the descriptors.

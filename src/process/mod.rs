@@ -1,6 +1,7 @@
 //! Processes, as `/proc` and `kill` show them to us.
 
 pub(crate) mod access;
+pub(crate) mod cgroup;
 pub(crate) mod master;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod properties;

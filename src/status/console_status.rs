@@ -144,13 +144,19 @@ impl Holders {
         }
     }
 
-    /// Adds the openers, except the peer, which often keeps the console open against a hang-up, and
-    /// the guard of a session, which is shown itself.
+    /// Adds the openers, except the peer, which often keeps the console open against a hang-up, its
+    /// children that inherited the console, and the guard of a session, which is shown itself.
     fn add_openers(&mut self, device: Device, snapshot: &ProcessSnapshot) {
         let masters = snapshot.masters(device);
-        let offers = |pid| masters.iter().any(|master| master.pid == pid);
+        // Whether it inherited the console is asked only where that can be.
+        let is_at_other_end = |process: &Process| {
+            masters.iter().any(|master| process.is(master))
+                || !masters.is_empty()
+                    && !snapshot.has_as_standard(process, device)
+                    && process.is_at_other_end_of(device)
+        };
         for process in snapshot.openers(device) {
-            if !is_guard_of_session(process, device, snapshot) && !offers(process.pid) {
+            if !is_guard_of_session(process, device, snapshot) && !is_at_other_end(process) {
                 self.add(process, Evidence::Open);
             }
         }

@@ -39,7 +39,7 @@ fn a_number_in_the_text_behind_the_holders_makes_it_no_garbage() {
     let (guest, locks, holder) = (Guest::new(), Locks::new(), Bystander::new());
     for text in ["0", "20261123", "115200000", "9600 baud"] {
         locks.write(&path_name(&guest), format!("{:>10} {text}\n", holder.pid()));
-        let output = try_attach(&guest, &locks, &["--force"]);
+        let output = try_attach(&guest, &locks, &[]);
         assert_eq!(output.status, 3, "{text}: {output:?}");
         assert!(output.stderr().contains(&format!("sleep (pid {}", holder.pid())), "{output:?}");
     }

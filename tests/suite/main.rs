@@ -16,6 +16,8 @@ mod completions;
 mod escape;
 mod evict;
 mod faults;
+mod foreign_locks;
+mod frozen;
 mod guard;
 mod guard_process;
 mod guard_terminal;

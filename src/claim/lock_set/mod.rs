@@ -6,18 +6,20 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
 use rustix::io::Errno;
 
 use crate::claim::error::ClaimErrorKind;
 use crate::claim::request::{ClaimNotes, LockMode, Request};
 use crate::claim::slot::{AcquireError, HeldLock, Slot, SlotState};
+use crate::device::Device;
 use crate::guard::client::Guard;
 use crate::locks::directory::{Directory, Prepared};
 use crate::locks::file::LockFile;
 use crate::locks::journal::{JournalOp, LockEntry, LockJournal};
 use crate::locks::names::LockName;
 use crate::locks::names::lock_names;
-use crate::locks::staleness::{LiveProcesses, LockStatus, classify};
+use crate::locks::staleness::{LiveProcesses, LockStatus, ProcessTable as _, classify};
 use crate::process::Process;
 
 /// The lock files of one console. Dropping the set releases them.
@@ -131,7 +133,9 @@ impl LockSet {
             }
             Err(error) => return Err(self.unusable(slot.dir, error)),
         };
-        let lock_status = classify(&self.processes, &lock, Some(request.target.device()));
+        let device = request.target.device();
+        let lock_status = classify(&self.processes, &lock, Some(device));
+        let is_foreign = matches!(lock_status, LockStatus::Foreign(_));
         if let Some(holder) = self.other_device(request, slot, &lock, &lock_status) {
             self.notes.passed_over(&path, &format!("{holder} has another device of that name"));
             return Ok(SlotState::OtherDevice);
@@ -149,12 +153,24 @@ impl LockSet {
                 if self.evicted.iter().any(|evicted| evicted.is(&holder)) {
                     return Ok(SlotState::Break(lock, format!("{holder} was evicted")));
                 }
+                let may_break = request.force && is_foreign && geteuid().is_root();
+                if may_break && self.cannot_be_a_client(&holder, device) {
+                    let why = format!("{holder} does not have the console open");
+                    return Ok(SlotState::Break(lock, why));
+                }
                 let evictable =
                     request.force && request.handoff_from.is_none() && !holder.is_surely_vconsole();
                 let held = HeldLock { holder, since: lock.written, lock: path };
                 if evictable { Ok(SlotState::Held(held)) } else { Err(held.error(request)) }
             }
         }
+    }
+
+    /// Whether a process does not have the console open, at two looks. A lock that was written in
+    /// another pid namespace names any process of ours, such as the first or a kernel thread.
+    fn cannot_be_a_client(&self, holder: &Process, device: Device) -> bool {
+        Process::that_may_hide_something(holder.pid).is_none()
+            || self.processes.has_open(holder, device) == Some(false)
     }
 
     /// Such a directory may contain any lock: only --force goes on.

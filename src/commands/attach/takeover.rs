@@ -9,6 +9,7 @@ use crate::claim::error::{ClaimError, ClaimErrorKind, Hint};
 use crate::claim::{
     Claim, evict::session::end_session, request::Request, transfer::PreparedTakeover,
 };
+use crate::printable::Printable;
 use crate::session::handoff::{ANSWER_TIME, Handoff, HandoffError, TakeoverRequest, ask};
 use crate::session::{protocol::ClientInfo, registry::SocketRole, scrollback::Scrollback};
 use crate::{process::Process, relay::PendingBytes, test_point};
@@ -44,6 +45,13 @@ pub(super) fn take_over(
         let why = "it is another user's: root can take it over";
         return Err(kept(request, holder, why, Hint::BeRoot));
     };
+    // Its user's name is asked for now: later that would keep sessions waiting.
+    holder.user();
+    // A signal would end it the moment it thaws, with all that it has not delivered.
+    if let Some(group) = holder.frozen_cgroup() {
+        let why = format!("its control group {} is frozen", Printable::new(&group));
+        return Err(kept(request, holder, &why, Hint::Thaw));
+    }
     let request = Request { handoff_from: Some(holder.pid), ..*request };
     let client = TakeoverClient { request: &request, holder, uid, info };
     // Checked before its lock names: it releases those before it closes the console.

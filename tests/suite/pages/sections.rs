@@ -111,7 +111,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "a live lock",
-                "A running program holds it. Refused with status 3; --force evicts the program, if that has the console open, and takes the lock.",
+                "A running program holds it. Refused with status 3; --force evicts the program, if that has the console open, and takes the lock. If it does not have the console open, at two looks half a second apart, root's --force breaks the lock and says whose it was.",
             ),
             Item(
                 "a live vconsole's lock",
