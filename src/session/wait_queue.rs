@@ -35,11 +35,22 @@ pub(crate) struct Ticket {
     predecessors: Vec<(i32, Option<SystemTime>)>,
 }
 
+/// What a look at the queue shows.
+#[derive(Clone, Copy)]
+pub(crate) struct QueuePlace {
+    /// How many are ahead and were not passed over.
+    pub(crate) ahead: usize,
+    /// Whether one of those ahead has left since the last look.
+    pub(crate) moved: bool,
+}
+
 struct Ahead {
     ticket: String,
     /// Hangs up when that session leaves the queue.
     socket: OwnedFd,
     peer: PeerCredentials,
+    /// Whether one behind it got the console, which was left to it and stayed free.
+    passed_over: bool,
 }
 
 impl Ticket {
@@ -55,27 +66,37 @@ impl Ticket {
         Ok(Self { queue, name, socket, behind, ahead, predecessors })
     }
 
-    /// Finds the tickets ahead, and returns their number.
-    pub(crate) fn look(&mut self) -> usize {
+    /// Finds the tickets ahead. `left_to_them`: whether the console has been free for long enough
+    /// that the first of them would have taken it. If one leaves then, because it has the console,
+    /// those before it were passed over. They may be stopped: they keep their place, and nobody waits
+    /// for them any more.
+    pub(crate) fn look(&mut self, left_to_them: bool) -> QueuePlace {
         self.make_room();
+        // The table is not read at once, and may lack a ticket: the connection says whether it is gone.
+        let known = std::mem::take(&mut self.ahead).into_iter();
+        let (gone, here): (Vec<_>, Vec<_>) = known.partition(|ahead| has_left(&ahead.socket));
+        self.ahead = here;
         let table = fs::read("/proc/net/unix").unwrap_or_default();
         let mut tickets = tickets(&String::from_utf8_lossy(&table), &self.queue);
         tickets.retain(|ticket| *ticket < self.name);
         tickets.sort();
-        tickets.reverse();
-        tickets.truncate(MOST);
-        let mut known = std::mem::take(&mut self.ahead);
-        for ticket in tickets {
-            let before = known.iter().position(|it| it.ticket == ticket);
-            let ahead = before.map(|at| known.swap_remove(at)).or_else(|| self.connect(ticket));
+        for ticket in tickets.into_iter().rev().take(MOST) {
+            let is_known = self.ahead.iter().any(|ahead| ahead.ticket == ticket);
             // A process counts once.
-            if let Some(ahead) = ahead
+            if !is_known
+                && let Some(ahead) = self.connect(ticket)
                 && self.ahead.iter().all(|nearer| nearer.peer != ahead.peer)
             {
                 self.ahead.push(ahead);
             }
         }
-        self.ahead.len()
+        self.ahead.sort_by(|one, other| other.ticket.cmp(&one.ticket));
+        let last_gone = gone.into_iter().map(|gone| gone.ticket).max();
+        if let Some(gone) = last_gone.as_ref().filter(|_| left_to_them) {
+            self.ahead.iter_mut().for_each(|ahead| ahead.passed_over |= ahead.ticket < *gone);
+        }
+        let ahead = self.ahead.iter().filter(|ahead| !ahead.passed_over).count();
+        QueuePlace { ahead, moved: last_gone.is_some() }
     }
 
     /// Accepts those behind. Those that left again also take room in the backlog until accepted.
@@ -93,9 +114,10 @@ impl Ticket {
         self.predecessors.contains(&(process.pid, process.started))
     }
 
-    /// Hangs up when the session right ahead leaves the queue.
+    /// Hangs up when the next session ahead leaves the queue.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.ahead.first().map(|ahead| ahead.socket.as_fd())
+        let next = self.ahead.iter().find(|ahead| !ahead.passed_over);
+        next.map(|ahead| ahead.socket.as_fd())
     }
 
     /// Connects to the owner of a ticket ahead. `None` if it is gone, or did not take the ticket.
@@ -114,7 +136,7 @@ impl Ticket {
             }
             self.predecessors.push((process.pid, process.started));
         }
-        Some(Ahead { ticket, socket, peer })
+        Some(Ahead { ticket, socket, peer, passed_over: false })
     }
 }
 
@@ -123,8 +145,8 @@ fn has_left(socket: &OwnedFd) -> bool {
     poll::wait_readable(socket, Some(Instant::now()))
 }
 
-/// The prefix of the names in a console's queue. A port may have several nodes; the number of a PTY
-/// can be given to another one a moment later.
+/// The prefix of the names in a console's queue. A port may have several nodes. A waiter for a PTY
+/// that is gone leaves by itself, also if another PTY has its number by now.
 fn queue_for(target: &Target) -> String {
     let device = target.device();
     match target.kind {

@@ -14,8 +14,13 @@ use crate::commands::attach::acquire::{Acquired, TakeoverScope, busy, is_reader}
 use crate::commands::attach::{context::Attach, options::AttachOptions, outcome::Role};
 use crate::poll::{self, Backoff};
 use crate::{
-    audit::Event, console::target::Target, exit_status::ExitStatus, process::Process,
-    process::snapshot::ProcessSnapshot, session::wait_queue::Ticket, signals, terminal,
+    audit::Event,
+    console::target::Target,
+    exit_status::ExitStatus,
+    process::Process,
+    process::snapshot::ProcessSnapshot,
+    session::wait_queue::{QueuePlace, Ticket},
+    signals, terminal,
 };
 
 /// Neither inotify nor a pidfd shows a cleared exclusive flag, or a holder that `/proc` hides.
@@ -23,6 +28,8 @@ const SLEEP: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 /// A free console is left to the waiters ahead for this time: one of them may be stopped. Each
 /// further waiter adds a little, up to the maximum, so that the rest keep their order.
 const FIRST_WAITER: Duration = Duration::from_secs(2);
+/// Waiters see a console become free at different times: a little less counts as well.
+const PASSED_OVER_AFTER: Duration = Duration::from_millis(1500);
 const FURTHER_WAITER: Duration = Duration::from_millis(500);
 const ALL_WAITERS: Duration = Duration::from_secs(6);
 /// A reader that does not answer is asked again after this pause. Each request that it does not read
@@ -108,7 +115,7 @@ impl Wait<'_, '_> {
                 return Ok(Role::Exit(ExitStatus::Signal(signal)));
             }
             let snapshot = self.attach.look_again()?;
-            let ahead = self.ticket.look();
+            let ahead = self.look_at_queue();
             match self.attempt(&snapshot, ahead) {
                 Ok(Some(acquired)) => return Ok(Role::operate(acquired)),
                 Ok(None) => {}
@@ -121,6 +128,15 @@ impl Wait<'_, '_> {
             }
             self.sleep(ahead)?;
         }
+    }
+
+    /// Returns how many are ahead. Each one that leaves may have the console, and gives the next one
+    /// its time.
+    fn look_at_queue(&mut self) -> usize {
+        let free_for = self.free_since.map(|since| since.elapsed());
+        let QueuePlace { ahead, moved } = self.ticket.look(free_for >= Some(PASSED_OVER_AFTER));
+        self.free_since = self.free_since.filter(|_| !moved);
+        ahead
     }
 
     /// Acquires a console that is free or only read, if no waiter is ahead; with --force any.

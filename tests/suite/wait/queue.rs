@@ -107,3 +107,30 @@ fn who_leaves_a_free_console_to_others_sleeps_meanwhile() {
     assert!(naps <= 10, "woken {naps} times in a second");
     second.stderr().receives("connected to");
 }
+
+#[test]
+fn a_stopped_waiter_delays_the_others_once_and_scrambles_no_order() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let operator = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let [stopped, rest @ ..] = [(); 7].map(|()| waits(&guest, &locks));
+    stopped.signal(Signal::STOP);
+    stopped.is_stopped();
+    leaves(&operator);
+    let connected = |waiter: &Piped| {
+        String::from_utf8_lossy(&waiter.stderr().so_far()).contains("connected to")
+    };
+    let mut passed_over = None;
+    for (place, waiter) in rest.iter().enumerate() {
+        until("the next one has it", || rest[place..].iter().any(connected));
+        let others = rest[place..].iter().map(connected).collect::<Vec<_>>();
+        assert!(connected(waiter), "not in the order of coming: {others:?}");
+        passed_over.get_or_insert_with(Instant::now);
+        guest.say("yours");
+        waiter.stdout().receives("yours");
+        leaves(waiter);
+    }
+    took_less_than(Duration::from_secs(5), passed_over.unwrap());
+    stopped.signal(Signal::CONT);
+    stopped.stderr().receives("connected to");
+    leaves(&stopped);
+}
