@@ -24,8 +24,14 @@ impl LockSet {
     /// Creates removed lock files again, and reports other changes. Returns messages for the user.
     pub(crate) fn repair(&mut self, guard: &Guard) -> Vec<String> {
         let mut messages = self.report_replaced_directories();
-        let mut lost = self.journal.taken.clone();
-        lost.retain(|entry| !self.journal.is_ours(entry));
+        let (ours, lost): (Vec<_>, Vec<_>) =
+            self.journal.taken.clone().into_iter().partition(|entry| self.journal.is_ours(entry));
+        // A claim that failed has put them back.
+        for entry in ours.iter().filter(|entry| self.reported.contains(entry)) {
+            let path = Printable::new(&self.journal.path(entry)).to_string();
+            messages.push(format!("the lock {path} is ours again"));
+        }
+        self.reported.retain(|entry| lost.contains(entry));
         for entry in lost {
             let path = Printable::new(&self.journal.path(&entry)).to_string();
             if let Some(theirs) = self.lock_of_newcomer(&entry) {
@@ -33,10 +39,10 @@ impl LockSet {
                 let _ = self.replace(&entry, theirs, guard);
                 continue;
             }
-            if self.overwritten.contains(&entry) && self.journal.is_our_file(&entry) {
+            let linked = self.with_file(&entry, guard, |set| set.link(&entry));
+            if linked.is_err() && self.reported.contains(&entry) {
                 continue;
             }
-            let linked = self.with_file(&entry, guard, |set| set.link(&entry));
             messages.push(match &linked {
                 Ok(()) => format!("somebody removed the lock {path}: it is there again"),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -44,11 +50,9 @@ impl LockSet {
                 }
                 Err(error) => format!("somebody removed the lock {path}: {error}"),
             });
-            if linked.is_err() && self.journal.is_our_file(&entry) {
-                // It is still ours to remove.
-                self.overwritten.push(entry);
-            } else if linked.is_err() {
-                self.journal.taken.retain(|taken| *taken != entry);
+            if linked.is_err() {
+                // It stays among the names to release: only what is our file is removed.
+                self.reported.push(entry);
             }
         }
         messages

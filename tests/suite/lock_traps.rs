@@ -113,6 +113,28 @@ fn in_another_pid_namespace_a_process_that_is_not_there_is_not_dead() {
     assert_eq!(run("shift; exec \"$@\"", &["--force"]).status.code(), Some(0));
 }
 
+/// From there the holder's locks look like anybody's, and only its flock refuses.
+#[test]
+fn a_force_that_fails_in_another_pid_namespace_leaves_the_locks_to_their_holder() {
+    if not_root() || missing("unshare") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let holder = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let names = locks.names();
+    for _ in 0..3 {
+        let forced = Vconsole::attach(&guest).arg("--force").locks(&locks);
+        let refused = forced.under(["unshare", "--pid", "--fork"]).output();
+        assert_eq!(refused.status, 3, "{refused:?}");
+        assert!(refused.stderr().contains("locked with flock"), "{refused:?}");
+        assert_eq!(locks.names(), names);
+    }
+    holder.stderr().receives("is ours again");
+    holder.signal(rustix::process::Signal::TERM);
+    assert_eq!(holder.wait(), 143);
+    locks.assert_empty();
+}
+
 #[test]
 fn a_console_whose_number_was_given_to_another_is_not_attached_to() {
     // Judging a lock whose number was recycled takes half a second: time enough to be replaced.

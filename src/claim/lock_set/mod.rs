@@ -38,8 +38,8 @@ pub(crate) struct LockSet {
     pub(crate) processes: LiveProcesses,
     /// The directories that are not at their paths, as the user was told.
     pub(crate) replaced: Vec<PathBuf>,
-    /// The files of ours that somebody wrote into, as the user was told.
-    pub(crate) overwritten: Vec<LockEntry>,
+    /// The names that are not ours now, as the user was told.
+    pub(crate) reported: Vec<LockEntry>,
 }
 
 impl LockSet {
@@ -57,7 +57,7 @@ impl LockSet {
             evicted: Vec::new(),
             processes: LiveProcesses::default(),
             replaced: Vec::new(),
-            overwritten: Vec::new(),
+            reported: Vec::new(),
         };
         if request.mode == LockMode::Off {
             return Ok((set, Vec::new()));
