@@ -155,20 +155,21 @@ impl Process {
         its.is_ok_and(|its| Device::of(&its).is_some_and(|its| its != device))
     }
 
+    /// Whether it is a shell, or something like one: others are in its session.
     pub(crate) fn is_shell(&self) -> bool {
-        let program = self.program.as_deref().unwrap_or_default();
-        let listed = || fs::read_to_string("/etc/shells").unwrap_or_default();
-        SHELLS.contains(&program)
-            || listed().lines().any(|line| line.rsplit('/').next() == Some(program))
-            || self.leads_others()
+        is_shell_name(self.program.as_deref().unwrap_or_default()) || self.leads_others()
     }
 
+    /// Whether it leads a session with others in it than its own children, of which cu has one.
     fn leads_others(&self) -> bool {
-        let in_its_session = |pid: i32| {
+        let is_other = |pid: i32| {
             let stat = Stat::read(pid).filter(|stat| stat.state == ProcessState::Living);
-            stat.is_some_and(|stat| stat.session == self.pid)
+            stat.is_some_and(|stat| {
+                stat.session == self.pid
+                    && (stat.parent != self.pid || is_shell_name(&stat.program))
+            })
         };
-        self.session == self.pid && every_pid().filter(|&pid| pid != self.pid).any(in_its_session)
+        self.session == self.pid && every_pid().filter(|&pid| pid != self.pid).any(is_other)
     }
 
     pub(crate) fn resume(&self) {
@@ -188,7 +189,7 @@ impl Process {
         pidfd_open(Pid::from_raw(self.pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         let Some(stat) = Stat::read(self.pid).filter(|stat| stat.stopped) else { return false };
         self.started.is_some() && Self::started(stat.start) == self.started
     }
@@ -200,4 +201,10 @@ impl Process {
         let mut children = children.filter(|it| it.parent == self.pid);
         children.find(|child| child.is_guard() && child.uid == self.uid)
     }
+}
+
+fn is_shell_name(program: &str) -> bool {
+    let listed = || fs::read_to_string("/etc/shells").unwrap_or_default();
+    SHELLS.contains(&program)
+        || listed().lines().any(|line| line.rsplit('/').next() == Some(program))
 }

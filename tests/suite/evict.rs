@@ -244,8 +244,9 @@ fn nobody_is_disturbed_if_one_of_them_leads_a_session_of_others() {
         return;
     }
     let (guest, locks, terminal) = (console(), Locks::new(), Terminal::new());
-    // All three have the console; the two of the inner session are sleep, and one of them leads it.
-    let inner = "sleep 1000 & echo star''ted; exec sleep 1000";
+    // All three have the console; the two of the inner session are sleep. One of them leads it, and
+    // the other is not its child.
+    let inner = "(sleep 1000 &); echo star''ted; exec sleep 1000";
     let script = Program::new("script").args(["-qec", inner, "/dev/null"]);
     let script = script.env("SHELL", "/bin/sh").as_user(SOMEBODY, SOMEBODY);
     let script = script.redirected(format!("3<>{}", guest.path().display())).on(&terminal);

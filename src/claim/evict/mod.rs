@@ -25,10 +25,13 @@ use crate::printable::Printable;
 use crate::process::{Process, snapshot::ProcessSnapshot};
 use crate::{poll, test_point};
 
-/// The time for a program to end: on SIGHUP minicom takes 3.0 s and cu 2.0 s (measured).
-const SIGNALS: [(Signal, &str, Duration); 2] = [
+/// The time for a program to end: on SIGHUP minicom takes 3.0 s and cu 2.0 s (measured). SIGKILL is
+/// only for programs that are stopped: socat restores its terminal before it ends, and as a
+/// suspended job is stopped again for that (SIGTTOU).
+const SIGNALS: [(Signal, &str, Duration); 3] = [
     (Signal::HUP, "SIGHUP", Duration::from_secs(4)),
     (Signal::TERM, "SIGTERM", Duration::from_secs(2)),
+    (Signal::KILL, "SIGKILL", Duration::from_secs(1)),
 ];
 
 const REPORT_AFTER: Duration = Duration::from_millis(500);
@@ -167,7 +170,14 @@ impl<'a> Eviction<'a> {
 
     fn signal_all(&mut self, console: &Console) -> Result<(), ClaimErrorKind> {
         for (signal, name, patience) in SIGNALS {
-            for evictee in self.evictees.iter().filter(|evictee| evictee.has_it()) {
+            let is_due = |evictee: &&EvictTarget| {
+                evictee.has_it() && (signal != Signal::KILL || evictee.process.is_stopped())
+            };
+            let due: Vec<_> = self.evictees.iter().filter(is_due).collect();
+            if due.is_empty() {
+                continue;
+            }
+            for evictee in due {
                 if let Err(error) = evictee.send(signal) {
                     return Err(self.unevictable(&evictee.process, EvictError::Failed(error)));
                 }

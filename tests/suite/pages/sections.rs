@@ -164,10 +164,10 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "clients that a user sits at",
-                "They have a controlling terminal. They get SIGHUP, which most understand, and after 4 s SIGTERM; after 2 s more it is refused, but for root. An ordinary user evicts only their own, root everybody's.",
+                "They have a controlling terminal. They get SIGHUP, which most understand, and after 4 s SIGTERM; after 2 s more one that is suspended, and is stopped again all the same, gets SIGKILL, and for others it is refused, but for root. An ordinary user evicts only their own, root everybody's.",
             ),
             Item(
-                "daemons, shells, leaders of sessions that others are in",
+                "daemons, shells, leaders of sessions with others in them than their own children",
                 "They are never sent a signal. Root hangs the console up for them, and for those who heed no signal; others are refused, and so are those whom a hang-up would end, since the console is their controlling terminal. For a daemon of libvirt's, `virsh console --force` frees the console.",
             ),
             Item(

@@ -4,11 +4,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::harness::{DEADLINE, Guest, Output, Vconsole, in_time, lies_between, rounds};
+use rustix::process::Pid;
+
+use super::super::harness::{
+    DEADLINE, Guest, Output, Process, Vconsole, in_time, lies_between, missing, rounds, until,
+};
 use super::console::{Console, guest};
 use super::libvirt::Libvirt;
 use super::peer::Peer;
-use super::running::Running;
+use super::running::{Running, Shape};
 use super::{Attached, User, token, turn};
 
 /// Those that end on a signal, as their own user may send it.
@@ -33,8 +37,13 @@ fn stays_alone(console: &dyn Console, held: &Attached) {
 
 /// What is left of `holder` when a vconsole of `user` has come with `--force`.
 #[track_caller]
-fn is_evicted(holder: Peer, console: &dyn Console, owner: User, user: User) -> String {
-    let running = holder.attach(console, owner);
+fn is_evicted(
+    (holder, shape): (Peer, Shape),
+    console: &dyn Console,
+    owner: User,
+    user: User,
+) -> String {
+    let running = holder.attach_as(shape, console, owner);
     let before = console.openers();
     let start = Instant::now();
     let held = Attached::start(console, user, &["--force"]);
@@ -42,19 +51,25 @@ fn is_evicted(holder: Peer, console: &dyn Console, owner: User, user: User) -> S
     let screen = held.terminal.screen_so_far();
     let named = before.iter().any(|it| screen.contains(&format!("evicted {}", it.named())));
     assert!(named, "{}: {before:?}; {screen}", holder.name());
-    lies_between(Duration::ZERO, Duration::from_secs(8), took);
+    lies_between(Duration::ZERO, Duration::from_secs(9), took);
+    if BY_SIGNAL.contains(&holder) {
+        // One that was hung up instead may spin. A suspended one may be stopped again.
+        let is_idle = |pid| Process::find(Pid::from_raw(pid)?).map(|it| it.is_stopped_now());
+        until("they have ended", || before.iter().all(|it| is_idle(it.pid) != Some(false)));
+    }
     stays_alone(console, &held);
     held.relays(console);
     running.end();
     assert_eq!(console.lock_files().len(), 4, "{:?}", console.lock_files());
     held.leaves(console);
-    eprintln!("{} of {owner:?}, evicted by {user:?} in {took:?}", holder.name());
+    let name = holder.name();
+    eprintln!("{name} of {owner:?}, {shape:?}, evicted by {user:?} in {took:?}");
     screen
 }
 
 /// What the guest prints all the while, and no terminal sends, does not come back to it.
 #[track_caller]
-fn is_evicted_without_echo(holder: Peer, owner: User, user: User) {
+fn is_evicted_without_echo(holder: (Peer, Shape), owner: User, user: User) {
     let (guest, over) = (guest(), AtomicBool::new(false));
     let screen = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -66,18 +81,23 @@ fn is_evicted_without_echo(holder: Peer, owner: User, user: User) {
         let _over = Over(&over);
         is_evicted(holder, &guest, owner, user)
     });
-    assert!(!screen.contains("going on without"), "{}: {screen}", holder.name());
+    assert!(!screen.contains("going on without"), "{holder:?}: {screen}");
     let heard = guest.ear().so_far();
-    assert!(heard.is_ascii(), "{}: {}", holder.name(), String::from_utf8_lossy(&heard));
+    assert!(heard.is_ascii(), "{holder:?}: {}", String::from_utf8_lossy(&heard));
 }
 
 /// Each on a console of its own, and all at once: they take seconds to heed a signal.
 #[track_caller]
 fn are_evicted(holders: impl Iterator<Item = Peer>, owner: User, user: User) {
+    are_evicted_as(Shape::Job, holders, owner, user);
+}
+
+#[track_caller]
+fn are_evicted_as(shape: Shape, holders: impl Iterator<Item = Peer>, owner: User, user: User) {
     std::thread::scope(|scope| {
-        holders.for_each(|holder| {
+        for holder in holders.map(|holder| (holder, shape)) {
             scope.spawn(move || in_time(|| is_evicted_without_echo(holder, owner, user)));
-        });
+        }
     });
 }
 
@@ -108,6 +128,21 @@ fn root_evicts_each_client_of_an_ordinary_user() {
 fn an_ordinary_user_evicts_each_client_of_their_own() {
     let Some(_turn) = turn() else { return };
     are_evicted(Peer::installed(BY_SIGNAL), User::Owner, User::Owner);
+}
+
+#[test]
+fn a_client_that_leads_its_own_session_or_is_suspended_is_evicted_by_its_user_and_by_root() {
+    let Some(_turn) = turn() else { return };
+    for shape in [Shape::Leader, Shape::Suspended] {
+        if shape == Shape::Leader && missing("python3") {
+            continue;
+        }
+        for (owner, user) in
+            [(User::Owner, User::Owner), (User::Owner, User::Root), (User::Root, User::Root)]
+        {
+            are_evicted_as(shape, Peer::installed(BY_SIGNAL), owner, user);
+        }
+    }
 }
 
 /// `--force` of `user` is refused, and `holder` did not even notice.
@@ -167,7 +202,7 @@ fn root_evicts_virsh_and_neither_guest_nor_daemon_notice() {
         for daemon in [User::Root, User::Owner] {
             let libvirt = Libvirt::start(daemon);
             let before = libvirt.pids();
-            let screen = is_evicted(Peer::Virsh, &libvirt, daemon, User::Root);
+            let screen = is_evicted((Peer::Virsh, Shape::Job), &libvirt, daemon, User::Root);
             let by_hanging_up = format!("by hanging up {}", libvirt.path().display());
             assert!(screen.contains(&by_hanging_up), "{screen}");
             assert!(screen.contains("may be gone"), "{screen}");

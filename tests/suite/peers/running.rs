@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use rustix::termios::ioctl_tiocnxcl;
 
 use super::super::harness::{DEADLINE, Process, Session, Terminal, contains};
@@ -40,12 +40,34 @@ const STAYS: Duration = Duration::from_millis(500);
 /// there.
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
+/// How a user has started a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// As a job of a shell.
+    Job,
+    /// As the leader of a session on a terminal of its own: `xterm -e cu`, a window of tmux.
+    Leader,
+    /// As a job of a shell, which was stopped since.
+    Suspended,
+}
+
+/// Runs its arguments on a terminal of their own.
+const ON_ITS_OWN_TERMINAL: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
+
 impl Peer {
     /// Starts it on `console`.
     #[track_caller]
     pub(super) fn start(self, console: &dyn Console, user: User) -> Running {
+        self.start_as(Shape::Job, console, user)
+    }
+
+    fn start_as(self, shape: Shape, console: &dyn Console, user: User) -> Running {
         let (terminal, home) = (Terminal::new(), Home::of(user));
-        let program = user.runs(self.program(console, &home));
+        let mut program = self.program(console, &home);
+        if shape == Shape::Leader {
+            program = program.under(["python3", "-c", ON_ITS_OWN_TERMINAL]);
+        }
+        let program = user.runs(program);
         let session = program.on(&terminal);
         Running { peer: self, terminal, session, home, path: console.path().into() }
     }
@@ -53,9 +75,22 @@ impl Peer {
     /// Starts it on `console`, and waits until it has it.
     #[track_caller]
     pub(super) fn attach(self, console: &dyn Console, user: User) -> Running {
-        let running = self.start(console, user);
+        self.attach_as(Shape::Job, console, user)
+    }
+
+    /// The same, in this shape.
+    #[track_caller]
+    pub(super) fn attach_as(self, shape: Shape, console: &dyn Console, user: User) -> Running {
+        let running = self.start_as(shape, console, user);
         let outcome = running.outcome(console);
         assert_eq!(outcome, Outcome::Attached, "{}: {}", self.name(), running.screen());
+        if shape == Shape::Suspended {
+            for pid in running.pids() {
+                let process = Process::find(Pid::from_raw(pid).unwrap()).unwrap();
+                process.signal(Signal::STOP);
+                process.is_stopped();
+            }
+        }
         running
     }
 }
@@ -164,7 +199,15 @@ impl Running {
         let daemons = sockets.filter_map(|socket| {
             socket.file_name().to_str()?.split('.').next()?.parse::<i32>().ok()
         });
-        std::iter::once(own).chain(daemons).chain(children_of(own)).collect()
+        let mut pids: Vec<i32> = std::iter::once(own).chain(daemons).collect();
+        let mut next = 0;
+        while let Some(&parent) = pids.get(next) {
+            pids.extend(
+                children_of(parent).filter(|child| !pids.contains(child)).collect::<Vec<_>>(),
+            );
+            next += 1;
+        }
+        pids
     }
 
     /// Ends it and all that it started, and puts right what it leaves behind when it is killed.
