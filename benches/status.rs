@@ -13,16 +13,19 @@
 mod figures;
 #[path = "shared/program.rs"]
 mod program;
+#[path = "shared/sleepers.rs"]
+mod sleepers;
 #[path = "shared/walk.rs"]
 mod walk;
 
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::{self, Child, Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::time::Instant;
 
 use figures::{Report, median_and_interval};
+use sleepers::Sleepers;
 
 /// How many lock files there are, and how many processes beside those that there were.
 type Size = (usize, usize);
@@ -92,20 +95,16 @@ fn measure(report: &mut Report, sizes: &[Size]) -> Vec<Vec<Vec<f64>>> {
 struct Crowd {
     directory: tempfile::TempDir,
     locks: usize,
-    sleepers: Vec<Child>,
+    sleepers: Sleepers,
 }
 
 impl Crowd {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), locks: 0, sleepers: Vec::new() }
+        Self { directory: tempfile::tempdir().unwrap(), locks: 0, sleepers: Sleepers::default() }
     }
 
     fn grow(&mut self, (locks, processes): Size) {
-        while self.sleepers.len() < processes {
-            let mut sleep = Command::new("sleep");
-            sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null());
-            self.sleepers.push(sleep.spawn().unwrap());
-        }
+        self.sleepers.grow(processes);
         for number in self.locks..locks {
             let name = format!("LCK..ttyBENCH{number}");
             fs::write(self.directory.path().join(name), self.contents(number)).unwrap();
@@ -116,8 +115,7 @@ impl Crowd {
     /// Half of the locks name processes that live, and half one that never does; a few say nothing.
     fn contents(&self, number: usize) -> String {
         const NOBODY: u32 = 4_194_304;
-        let sleeper = self.sleepers.get(number % self.sleepers.len().max(1));
-        let living = sleeper.map_or(process::id(), Child::id);
+        let living = self.sleepers.pid(number).unwrap_or_else(process::id);
         match number {
             silent if silent % 100 == 7 => String::new(),
             even if even % 2 == 0 => format!("{living:>10}\n"),
@@ -137,17 +135,6 @@ impl Crowd {
         // What was just made is in the caches of the first to look.
         time(&mut all[0]);
         all.iter_mut().map(time).collect()
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        for sleeper in &mut self.sleepers {
-            let _ = sleeper.kill();
-        }
-        for sleeper in &mut self.sleepers {
-            let _ = sleeper.wait();
-        }
     }
 }
 

@@ -17,6 +17,8 @@ mod measures;
 #[path = "../shared/program.rs"]
 mod program;
 mod scene;
+#[path = "../shared/sleepers.rs"]
+mod sleepers;
 #[path = "../shared/walk.rs"]
 mod walk;
 

@@ -12,6 +12,7 @@ use vconsole::sys;
 use crate::client::Client;
 use crate::figures::{Report, median_and_interval};
 use crate::scene::{PtyLine, Scene, Viewer};
+use crate::sleepers::Sleepers;
 use crate::walk;
 
 type Measure = fn(&mut Report, usize);
@@ -134,9 +135,17 @@ fn press_a_key(terminal: &PtyLine) -> f64 {
 }
 
 /// From exec to the first byte that is shown, of what the guest has printed before and prints every
-/// millisecond; and what that is made of at least: the bound's start, a guard's and two plain walks over
-/// `/proc`.
+/// millisecond; and what that is made of at least: the bound's start, a guard's and one plain walk over
+/// `/proc`. Alone, and beside 3,000 processes more.
 fn start(report: &mut Report, rounds: usize) {
+    let mut sleepers = Sleepers::default();
+    for more in [0, 3_000] {
+        sleepers.grow(more);
+        start_beside(more, report, rounds);
+    }
+}
+
+fn start_beside(more: usize, report: &mut Report, rounds: usize) {
     let clients: Vec<_> = Client::all()
         .into_iter()
         .filter(|client| !matches!(client, Client::Minicom | Client::Tio))
@@ -146,18 +155,19 @@ fn start(report: &mut Report, rounds: usize) {
         let start = |client| first_byte(&Scene::new(), |scene| scene.command(client));
         let mut round: Vec<f64> = by_turns(round, &clients, start);
         round.push(guard_s_start());
-        round.push(2.0 * plain_walk());
+        round.push(plain_walk());
         let least = round[0] + round[round.len() - 2] + round[round.len() - 1];
         round.push(least);
         times.push(round);
     }
     let mut names: Vec<_> = clients.iter().map(|client| client.name()).collect();
-    names.extend(["a guard's start", "two walks over /proc", "bound + guard + walks"]);
-    report.add("start: exec to first byte", "ms", &names, &times);
+    names.extend(["a guard's start", "one walk over /proc", "bound + guard + walk"]);
+    let title = format!("start: exec to first byte, {more} processes more");
+    report.add(&title, "ms", &names, &times);
     let own = names.iter().position(|name| *name == "vconsole").unwrap();
     let of_least = times.iter().map(|round| round[own] / round[names.len() - 1]).collect();
     let (ratio, [low, high]) = median_and_interval(of_least);
-    println!("  vconsole is {ratio:.3} of bound + guard + walks ({low:.3} to {high:.3})");
+    println!("  vconsole is {ratio:.3} of bound + guard + walk ({low:.3} to {high:.3})");
     if let Some(picocom) = names.iter().position(|name| *name == "picocom") {
         let of_picocom = times.iter().map(|round| round[own] / round[picocom]).collect();
         let (ratio, [low, high]) = median_and_interval(of_picocom);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::claim::error::{ClaimError, ClaimErrorKind, PossibleHolders};
 use crate::claim::holders::{exclusive, not_opened, openers_but_the_peer, refuse_if_open};
 use crate::claim::{
-    Claim, evict, evict::Eviction, holders, lock_set::LockSet, request::Request, slot::AcquireError,
+    Claim, evict, evict::Eviction, holders, lock_set::LockSet, monitor::OpenMonitor,
+    request::Request, slot::AcquireError,
 };
 use crate::console::open::Console;
 use crate::process::{Process, snapshot::ProcessSnapshot};
@@ -65,6 +66,8 @@ impl Claim {
         snapshot: Option<&ProcessSnapshot>,
     ) -> Result<Self, AcquireError> {
         let target = request.target;
+        // Only the first snapshot was taken after the watch began.
+        let early = request.early_watch.take().filter(|_| snapshot.is_some());
         let (mut locks, found) = LockSet::look(request)?;
         test_point::reached("locks-seen");
         let mut eviction = None;
@@ -75,7 +78,9 @@ impl Claim {
         }
         locks.prepare(request)?;
         locks.take_names(request, found)?;
+        test_point::reached("names-taken");
         let mut console = Console::open(target).map_err(|error| not_opened(error, target))?;
+        let evicts = eviction.is_some();
         if let Some(eviction) = eviction {
             eviction.carry_out(&mut console, &mut locks)?;
         }
@@ -84,9 +89,13 @@ impl Claim {
         if !has_flock && hung_up.is_none() {
             return Err(evict::flock_error(request).into());
         }
-        let mut claim = Self::over(request, locks, console);
+        let mut claim = Self::over(request, locks, console, early);
         let stuck_flag = claim.take_flag(request)?;
-        refuse_if_open(target, &ProcessSnapshot::of(target.device()))?;
+        // The first walk still holds if nobody else has opened the console since.
+        if evicts || !claim.monitor.as_mut().is_some_and(OpenMonitor::only_we_opened) {
+            claim.report_earlier_openers();
+            refuse_if_open(target, &ProcessSnapshot::of(target.device()))?;
+        }
         claim.check_locks(request)?;
         // Without flock nothing else tells two vconsoles apart.
         let is_session = |process: &Process| process.is_one_of_us() && !process.is_guard();

@@ -12,7 +12,6 @@ pub(crate) mod slot;
 pub(crate) mod transfer;
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
@@ -32,18 +31,28 @@ pub(crate) struct Claim {
     locks: RefCell<LockSet>,
     console: Console,
     monitor: Option<OpenMonitor>,
-    watch: Option<OwnedFd>,
     notes: Vec<String>,
 }
 
 impl Claim {
     /// The monitor starts before the last look at others, so that no later opener is missed.
-    fn over(request: &Request<'_>, locks: LockSet, console: Console) -> Self {
-        let (monitor, notes) = OpenMonitor::watch(request.target, locks.directories());
-        let watch = monitor.as_ref().and_then(|monitor| monitor.events.try_clone().ok());
-        let claim = Self { locks: locks.into(), console, monitor, watch, notes };
-        claim.tell_watch(request.guard);
-        claim
+    fn over(
+        request: &Request<'_>,
+        locks: LockSet,
+        console: Console,
+        early: Option<OpenMonitor>,
+    ) -> Self {
+        let (monitor, notes) = match early {
+            Some(mut monitor) => {
+                let notes = monitor.watch_locks(locks.directories());
+                (Some(monitor), notes)
+            }
+            None => OpenMonitor::watch(request.target, locks.directories()),
+        };
+        if let Some(monitor) = &monitor {
+            monitor.tell(request.guard);
+        }
+        Self { locks: locks.into(), console, monitor, notes }
     }
 
     /// Evicts all programs that have the console open. The claim stands even on an error.
@@ -73,13 +82,6 @@ impl Claim {
     pub(crate) fn tell_again(&self, guard: &Guard) {
         self.locks.borrow().tell_again(guard);
         guard.tell_console(&self.console);
-        self.tell_watch(guard);
-    }
-
-    fn tell_watch(&self, guard: &Guard) {
-        if let Some(watch) = &self.watch {
-            guard.tell_watch(watch);
-        }
     }
 
     /// Returns messages for the user.

@@ -1,21 +1,56 @@
 //! Programs that open the console while it is ours: root's cannot be kept out, but are noticed.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use std::{io, iter};
+use std::{fmt, io, iter};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use crate::claim::holders::{HOLDER_AFTER, is_client};
-use crate::console::target::Target;
+use crate::console::{kind::Kind, target::Target};
 use crate::device::Device;
+use crate::guard::{client::Guard, message::WatchKind};
 use crate::locks::{directory::Directory, names::lock_names};
+use crate::poll;
 use crate::printable::Printable;
 use crate::process::{Process, snapshot::ProcessSnapshot};
+
+/// A watch on a console that begins before the walk over `/proc` whose snapshot a claim begins with.
+/// It tells whether anybody opened the console since, and becomes the claim's [`OpenMonitor`].
+#[derive(Default)]
+pub(crate) struct EarlyWatch(Cell<Option<OpenMonitor>>);
+
+impl EarlyWatch {
+    pub(crate) fn on(target: &Target) -> Self {
+        // A port may have other nodes, which this does not watch.
+        let monitor = (target.kind == Kind::Pty).then(|| OpenMonitor::counting(target).ok());
+        Self(Cell::new(monitor.flatten()))
+    }
+
+    pub(super) fn take(&self) -> Option<OpenMonitor> {
+        self.0.take()
+    }
+
+    /// Passes a copy to the guard, since closing the last one takes time.
+    pub(crate) fn tell(&self, guard: &Guard) {
+        let monitor = self.0.take();
+        if let Some(monitor) = &monitor {
+            monitor.tell(guard);
+        }
+        self.0.set(monitor);
+    }
+}
+
+impl fmt::Debug for EarlyWatch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("EarlyWatch")
+    }
+}
 
 /// Notices processes that open a console and keep it open.
 pub(crate) struct OpenMonitor {
@@ -30,6 +65,9 @@ pub(crate) struct OpenMonitor {
     stays: bool,
     locks_touched: bool,
     closed: bool,
+    /// How often the console was opened, and the watch on its directory, while this counts.
+    opened: usize,
+    directory: Option<i32>,
 }
 
 pub(crate) enum Intruder {
@@ -49,21 +87,25 @@ impl OpenMonitor {
         directories: impl Iterator<Item = &'a Directory>,
     ) -> (Option<Self>, Vec<String>) {
         // It works on devpts (measured on Linux 6.18).
-        let events = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
-            Ok(events) => events,
+        let mut watch = match Self::new(target) {
+            Ok(watch) => watch,
             Err(errno) => {
                 let paths = directories.map(|directory| &*directory.path);
                 let locks = paths.map(|path| unwatched_locks(path, errno));
                 return (None, iter::once(unwatched_console(errno)).chain(locks).collect());
             }
         };
-        let wanted = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
-        let watched = inotify::add_watch(&events, target.path(), wanted);
+        let watched = watch.watch_console(target);
         let mut said: Vec<String> = watched.err().map(unwatched_console).into_iter().collect();
+        said.extend(watch.watch_locks(directories));
+        (Some(watch), said)
+    }
+
+    fn new(target: &Target) -> Result<Self, Errno> {
         let names = lock_names(&target.names, target.device());
-        let mut watch = Self {
+        Ok(Self {
             device: target.device(),
-            events,
+            events: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             lock_names: names.into_iter().map(|name| name.file).collect(),
             unwatched: Vec::new(),
             look_at: None,
@@ -72,9 +114,33 @@ impl OpenMonitor {
             stays: false,
             locks_touched: false,
             closed: false,
-        };
-        said.extend(watch.watch_locks(directories));
-        (Some(watch), said)
+            opened: 0,
+            directory: None,
+        })
+    }
+
+    fn watch_console(&self, target: &Target) -> Result<(), Errno> {
+        let wanted = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
+        inotify::add_watch(&self.events, target.path(), wanted).map(drop)
+    }
+
+    /// Counts every open. The kernel merges equal events that follow each other (inotify(7)): with its
+    /// directory watched as well, each open makes two different ones.
+    fn counting(target: &Target) -> Result<Self, Errno> {
+        let mut monitor = Self::new(target)?;
+        let directory = target.path().parent().unwrap_or(Path::new("/"));
+        monitor.directory = Some(inotify::add_watch(&monitor.events, directory, WatchFlags::OPEN)?);
+        monitor.watch_console(target)?;
+        Ok(monitor)
+    }
+
+    /// Whether nobody but us opened the console since this began to count. Ends the count.
+    pub(super) fn only_we_opened(&mut self) -> bool {
+        let Some(directory) = self.directory.take() else { return false };
+        // The events that follow are not counted, and nothing is lost.
+        let _ = inotify::remove_watch(&self.events, directory);
+        self.read_events();
+        self.opened == 1 && !poll::is_readable(&self.events)
     }
 
     /// Watches these directories as well. Returns a line for each that cannot be watched, once.
@@ -97,6 +163,10 @@ impl OpenMonitor {
             }
         }
         said
+    }
+
+    pub(super) fn tell(&self, guard: &Guard) {
+        guard.tell_watch(WatchKind::Console, &self.events);
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -153,12 +223,14 @@ impl OpenMonitor {
             } else if what.contains(ReadFlags::MOVE_SELF) {
                 self.locks_touched = true;
             } else if what.contains(ReadFlags::OPEN) {
+                self.opened = self.opened.saturating_add(1);
                 (opened, self.stays) = (true, true);
             } else if what.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::CLOSE_NOWRITE) {
                 (self.stays, self.closed) = (false, true);
             } else if what.contains(ReadFlags::QUEUE_OVERFLOW) {
                 // Too many events: anything can have happened.
                 (opened, self.stays, self.locks_touched, self.closed) = (true, true, true, true);
+                self.opened = usize::MAX;
             }
         }
         opened

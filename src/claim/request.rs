@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::{fmt, io};
 
+use crate::claim::monitor::EarlyWatch;
 use crate::console::target::Target;
 use crate::guard::client::Guard;
 use crate::locks::directory::LockPlace;
@@ -29,6 +30,8 @@ pub(crate) struct Request<'a> {
     /// It is told of each step before the step, so that it can undo the step if we are killed.
     pub(crate) guard: &'a Guard,
     pub(crate) progress: &'a dyn Progress,
+    /// Began before the first snapshot, or is empty.
+    pub(crate) early_watch: &'a EarlyWatch,
 }
 
 /// The caller of a claim. Evicting others takes time.

@@ -57,7 +57,7 @@ impl PreparedTakeover {
                 })?;
             request.guard.tell_console(&console);
             let locks = self.take_names(request, give_up)?;
-            Ok(PendingClaim(Claim::over(request, locks, console)))
+            Ok(PendingClaim(Claim::over(request, locks, console, None)))
         })();
         accepted.map_err(|error: ClaimErrorKind| error.on(request.target))
     }

@@ -10,6 +10,7 @@
 //! console.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -23,7 +24,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::console::{open::Console, target::Target};
-use crate::guard::{message::GuardMessage, process};
+use crate::guard::message::{GuardMessage, WatchKind};
+use crate::guard::process;
 use crate::jobs::JobInfo;
 use crate::locks::journal::JournalOp;
 use crate::terminal::{Modes, RawModeObserver};
@@ -39,8 +41,9 @@ pub(crate) struct Guard {
     running: RefCell<Option<Running>>,
     wanted: bool,
     was_up: Cell<bool>,
-    /// For the next guard: the names of our sockets, and the one on which the guard answers.
+    /// For the next guard, like the following: the names of our sockets, and the one on which the guard answers.
     sockets: RefCell<(Vec<PathBuf>, Option<OwnedFd>)>,
+    watches: RefCell<BTreeMap<WatchKind, OwnedFd>>,
     viewers: Cell<usize>,
     /// Whether the guard goes on alone, to pass the console to a viewer.
     goes_on: Cell<bool>,
@@ -72,11 +75,11 @@ impl Guard {
     fn new(running: Option<Running>, wanted: bool) -> Self {
         let was_up = Cell::new(running.is_some());
         let (running, sockets) = (RefCell::new(running), RefCell::default());
-        let (viewers, goes_on) = (Cell::new(0), Cell::new(false));
-        Self { running, wanted, was_up, sockets, viewers, goes_on }
+        let (watches, viewers, goes_on) = (RefCell::default(), Cell::new(0), Cell::new(false));
+        Self { running, wanted, was_up, sockets, watches, viewers, goes_on }
     }
 
-    /// The new guard knows our sockets, and has to be told everything else again.
+    /// The new guard knows our sockets and watches, and has to be told everything else again.
     pub(crate) fn restart(&self) -> io::Result<()> {
         self.lose();
         if !self.wanted {
@@ -87,6 +90,9 @@ impl Guard {
         self.send(&GuardMessage::Sockets(sockets.0.clone()), None);
         if let Some(socket) = &sockets.1 {
             self.send(&GuardMessage::GuardSocket, Some(socket.as_fd()));
+        }
+        for (kind, watch) in &*self.watches.borrow() {
+            self.send(&GuardMessage::Watch(*kind), Some(watch.as_fd()));
         }
         self.send(&GuardMessage::Viewers(self.viewers.get()), None);
         Ok(())
@@ -123,8 +129,10 @@ impl Guard {
     /// Passes on a copy of the watch. Closing the last copy takes 10 ms to seconds (measured),
     /// since the kernel waits for an SRCU grace period: the guard has that time, and the user has
     /// not.
-    pub(crate) fn tell_watch(&self, watch: impl AsFd) {
-        self.send(&GuardMessage::Watch, Some(watch.as_fd()));
+    pub(crate) fn tell_watch(&self, kind: WatchKind, watch: impl AsFd) {
+        let copy = watch.as_fd().try_clone_to_owned().ok();
+        self.watches.borrow_mut().extend(copy.map(|copy| (kind, copy)));
+        self.send(&GuardMessage::Watch(kind), Some(watch.as_fd()));
     }
 
     pub(crate) fn tell_sockets(&self, paths: &[PathBuf]) {

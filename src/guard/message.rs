@@ -25,8 +25,8 @@ pub(crate) enum GuardMessage {
     },
     /// The console is about to be hung up, and opened again at this path.
     HangingUp(OsString, Device),
-    /// The guard closes the watch that comes along last.
-    Watch,
+    /// The guard closes the watch that comes along last. It replaces an earlier one of its kind.
+    Watch(WatchKind),
     Sockets(Vec<PathBuf>),
     /// The guard answers on the socket that comes along if the session does not.
     GuardSocket,
@@ -42,4 +42,11 @@ pub(crate) enum GuardMessage {
     ReceivingFrom,
     Received,
     Goodbye,
+}
+
+/// What an inotify watch is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum WatchKind {
+    Console,
+    Sockets,
 }

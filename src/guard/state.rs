@@ -1,5 +1,6 @@
 //! The guard's knowledge of its session, and how it cleans up after it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use rustix::termios::ioctl_tiocnxcl;
 
 use crate::console::tty;
 use crate::device::Device;
-use crate::guard::message::GuardMessage;
+use crate::guard::message::{GuardMessage, WatchKind};
 use crate::jobs::JobInfo;
 use crate::locks::journal::LockJournal;
 use crate::session::handoff::{self, ACCEPT_TIME, Outcome};
@@ -26,7 +27,7 @@ pub(super) struct GuardState {
     pub(super) name: String,
     locked: bool,
     hanging_up: Option<(OsString, Device)>,
-    watch: Option<OwnedFd>,
+    watches: BTreeMap<WatchKind, OwnedFd>,
     sockets: Vec<PathBuf>,
     pub(super) viewers: usize,
     /// The socket to the session that is handing its console over to ours.
@@ -65,7 +66,7 @@ impl GuardState {
                 (self.console, self.locked, self.hanging_up) = (descriptor, locked, None);
             }
             GuardMessage::HangingUp(path, device) => self.hanging_up = Some((path, device)),
-            GuardMessage::Watch => self.watch = descriptor,
+            GuardMessage::Watch(kind) => self.watches.extend(descriptor.map(|it| (kind, it))),
             GuardMessage::HandingOver => {
                 self.handoff = descriptor.map_or(HandoffState::None, HandoffState::Offered);
             }
@@ -169,11 +170,11 @@ impl GuardState {
         }
     }
 
-    /// Closes what the session waits for first, and the watch last, which takes time.
+    /// Closes what the session waits for first, and the watches last, which takes time.
     fn close(self, socket: OwnedFd) {
-        let Self { watch, journal, terminal, console, .. } = self;
+        let Self { watches, journal, terminal, console, .. } = self;
         drop((journal, terminal, console));
         drop(socket);
-        drop(watch);
+        drop(watches);
     }
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::harness::{
     Bystander, Client, Guest, Locks, Pause, Piped, Program, SOMEBODY, Terminal, Vconsole, in_time,
-    missing, not_root, set_mode, took_less_than,
+    missing, not_root, set_mode, took_less_than, until,
 };
 use super::locks::{attached, try_attach};
 
@@ -349,4 +349,41 @@ fn a_client_without_a_terminal_is_a_holder_and_no_login() {
         "{output:?}"
     );
     client.closes_stdin();
+}
+
+/// How often `/proc` was listed to attach and leave.
+fn walks(attach: &Program) -> usize {
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let path = trace.path().to_str().unwrap();
+    let strace = ["strace", "-DDD", "-e", "trace=openat", "-o", path];
+    let session = attach.clone().under(strace).attached_to_pipes();
+    session.signal(Signal::TERM);
+    assert_eq!(session.wait(), 143);
+    let read = || fs::read_to_string(path).unwrap();
+    until("the trace is whole", || read().contains("+++"));
+    read().matches("\"/proc\",").count()
+}
+
+#[test]
+fn one_walk_over_proc_is_enough_to_attach() {
+    if missing("strace") {
+        return;
+    }
+    let (guest, locks) = (Guest::new(), Locks::new());
+    assert_eq!(walks(&Vconsole::attach(&guest).locks(&locks)), 1);
+}
+
+#[test]
+fn a_program_that_opens_the_console_after_the_walk_is_a_holder() {
+    for point in ["locks-seen", "names-taken"] {
+        let (guest, locks) = (Guest::new(), Locks::new());
+        let pause = Pause::held_at(point);
+        let session = pause.of(Vconsole::attach(&guest).locks(&locks)).piped();
+        let stopped = pause.reached();
+        let opener = Bystander::with_open(guest.path());
+        pause.is_over(&[&stopped]);
+        assert_eq!(session.wait(), 3);
+        session.stderr().receives(format!("open in sleep (pid {}", opener.pid()));
+        locks.assert_empty();
+    }
 }

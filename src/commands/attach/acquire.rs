@@ -58,7 +58,9 @@ impl Attach<'_> {
             TakeoverScope::None => false,
             TakeoverScope::AsAsked | TakeoverScope::From(_) => self.options.force,
         };
-        let request = Request { force, ..request(&self.options, self.target, &guard, &progress) };
+        self.early_watch.tell(&guard);
+        let request = request(&self.options, self.target, &guard, &progress, &self.early_watch);
+        let request = Request { force, ..request };
         // Registered before the claim: a process that sees the claim sees that it only reads.
         let reads_only = matches!(scope, TakeoverScope::None);
         let reader = reads_only.then(|| register_reader(&guard)).flatten();

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::claim::error::{ClaimError, ClaimErrorKind};
+use crate::claim::monitor::EarlyWatch;
 use crate::claim::request::{Progress, Request};
 use crate::console::target::{Target, TargetError};
 use crate::{
@@ -16,6 +17,7 @@ pub(super) struct Attach<'a> {
     pub(super) target: &'a Target,
     pub(super) messages: Messages,
     pub(super) signals: Signals,
+    pub(super) early_watch: EarlyWatch,
 }
 
 impl Attach<'_> {
@@ -34,7 +36,7 @@ impl Attach<'_> {
     pub(super) fn check_free(&mut self, snapshot: &ProcessSnapshot) -> Result<(), ClaimError> {
         let guard = Guard::none();
         let progress = UserProgress::new(&mut self.messages, &mut self.signals);
-        let request = request(&self.options, self.target, &guard, &progress);
+        let request = request(&self.options, self.target, &guard, &progress, &self.early_watch);
         Request { force: false, ..request }.check_free(snapshot)
     }
 
@@ -55,9 +57,10 @@ pub(super) fn request<'a>(
     target: &'a Target,
     guard: &'a Guard,
     progress: &'a dyn Progress,
+    early_watch: &'a EarlyWatch,
 ) -> Request<'a> {
     let (mode, place, force) = (options.lock_mode, &options.lock_place, options.force);
-    Request { target, mode, place, force, handoff_from: None, guard, progress }
+    Request { target, mode, place, force, handoff_from: None, guard, progress, early_watch }
 }
 
 /// Shows the progress of a claim to the user, who can cancel it by a signal.

@@ -24,6 +24,7 @@ use rustix::stdio::dup2_stdin;
 use rustix::termios::isatty;
 
 use crate::claim::error::{ClaimError, ClaimErrorKind};
+use crate::claim::monitor::EarlyWatch;
 use crate::commands::attach::acquire::{TakeoverScope, busy};
 use crate::commands::attach::{
     context::Attach, options::AttachOptions, outcome::Role, prompt::can_ask,
@@ -50,9 +51,13 @@ pub(crate) fn run(options: &AttachOptions) -> anyhow::Result<ExitStatus> {
         );
     }
     let target = Target::find(&options.console)?;
+    // Before the snapshot: nobody can open the console unseen in between.
+    let claims_at_once = !options.read_only && options.wait.is_none();
+    let early_watch = if claims_at_once { EarlyWatch::on(&target) } else { EarlyWatch::default() };
     let snapshot = ProcessSnapshot::of(target.device());
     target.check_access(&snapshot)?;
-    let mut attach = Attach { options: options.clone(), target: &target, messages, signals };
+    let mut attach =
+        Attach { options: options.clone(), target: &target, messages, signals, early_watch };
     let first = attach.first_role(&snapshot);
     if let Ok(Role::Operate { .. }) = first {
         attach.report_hidden_processes(&snapshot);

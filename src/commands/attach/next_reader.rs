@@ -83,7 +83,7 @@ impl Attach<'_> {
         // Before the claim: a process that sees the claim sees that we only read.
         let reader = register_reader(&guard);
         let progress = UserProgress::new(&mut self.messages, &mut self.signals);
-        let request = request(&self.options, self.target, &guard, &progress);
+        let request = request(&self.options, self.target, &guard, &progress, &self.early_watch);
         let request = Request { force: false, handoff_from: Some(operator.pid), ..request };
         let prepared = PreparedTakeover::prepare(&request)?;
         let mut taken = accept(&request, operator, prepared, handoff)?;

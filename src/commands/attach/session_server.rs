@@ -7,6 +7,7 @@ use std::{fs, io, path::PathBuf};
 
 use crate::audit::{self, Event};
 use crate::commands::attach::takeover_queue::{Newcomer, TakeoverQueue};
+use crate::guard::{client::Guard, message::WatchKind};
 use crate::relay::event_source::{Action, EventSource, Tap};
 use crate::relay::{ExitReason, PendingBytes};
 use crate::session::handoff::{self, Outcome};
@@ -14,7 +15,7 @@ use crate::session::listener::{ClientRequest, Listener, refuse};
 use crate::session::protocol::{EndReason, StreamPos};
 use crate::session::registry::{SocketDir, SocketRole};
 use crate::session::{broadcast::Broadcaster, client::Client, scrollback::Scrollback};
-use crate::{claim::Claim, guard::client::Guard, messages::Messages, poll, test_point};
+use crate::{claim::Claim, messages::Messages, poll, test_point};
 
 const HAS_OPERATOR: &str = "it has an operator";
 /// Clients that connect again and again must not fill the screen and the audit trail.
@@ -94,6 +95,9 @@ impl Sockets {
         guard.tell_guard_socket(&guard_socket);
         let watch = directory.watch().ok();
         let watch = watch.filter(|watch| listener.also_wait_for(watch).is_ok());
+        if let Some(watch) = &watch {
+            guard.tell_watch(WatchKind::Sockets, watch);
+        }
         Ok(Self { directory, listener, watch })
     }
 
