@@ -15,11 +15,13 @@ use crate::claim::slot::{AcquireError, HeldLock, Slot, SlotState};
 use crate::device::Device;
 use crate::guard::client::Guard;
 use crate::locks::directory::{Directory, Prepared};
-use crate::locks::file::LockFile;
+use crate::locks::file::{Contents, LockFile};
 use crate::locks::journal::{JournalOp, LockEntry, LockJournal};
 use crate::locks::names::LockName;
 use crate::locks::names::lock_names;
-use crate::locks::staleness::{LiveProcesses, LockStatus, ProcessTable as _, classify};
+use crate::locks::staleness::{
+    LiveProcesses, LockStatus, ProcessTable as _, StaleReason, classify,
+};
 use crate::process::Process;
 
 /// The lock files of one console. Dropping the set releases them.
@@ -140,7 +142,13 @@ impl LockSet {
             self.notes.passed_over(&path, &format!("{holder} has another device of that name"));
             return Ok(SlotState::OtherDevice);
         }
+        // A session that has left can still hand over, by its guard.
+        let is_handed_over =
+            |pid| lock.contents == Contents::Pids(vec![pid]) && request.handoff_from == Some(pid);
         match lock_status {
+            LockStatus::Stale(StaleReason::Gone(pid)) if is_handed_over(pid) => {
+                Ok(SlotState::HandedOver(lock))
+            }
             LockStatus::Stale(why) => Ok(SlotState::Stale(lock, why.to_string())),
             LockStatus::Unknown(why) if request.force => {
                 Ok(SlotState::Break(lock, why.to_string()))

@@ -118,6 +118,10 @@ fn follow(leave: impl Fn(&Guest, &Locks) -> Box<dyn FnOnce() -> Option<Piped>>) 
             somebody_reads(&guest, &viewers, gone);
             guest.say("and the end\r\n");
             viewers.all_have_shown("said before\r\nread this\r\nand the end\r\n");
+            for number in 0..viewers.all.len() {
+                let said = viewers.said("error", number);
+                assert!(!said.contains("removed the lock"), "{said}");
+            }
             drop((next, viewers));
             locks.become_empty();
         }
