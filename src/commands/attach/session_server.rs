@@ -87,13 +87,14 @@ impl Sockets {
         let directory = SocketDir::of_ours()?;
         let paths = directory.paths();
         guard.tell_sockets(&paths);
+        // Before the sockets, so that none is removed unseen.
+        let watch = directory.watch().ok();
         let opened = directory.listen(SocketRole::Session).and_then(|socket| {
             test_point::reached("one-socket");
             Ok((Listener::open(socket)?, directory.listen(SocketRole::Guard)?))
         });
         let (listener, guard_socket) = opened.inspect_err(|_| remove_all(&paths))?;
         guard.tell_guard_socket(&guard_socket);
-        let watch = directory.watch().ok();
         let watch = watch.filter(|watch| listener.also_wait_for(watch).is_ok());
         if let Some(watch) = &watch {
             guard.tell_watch(WatchKind::Sockets, watch);

@@ -100,7 +100,10 @@ fn sockets_that_somebody_removes_are_made_again() {
     let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
     let old = runtime.of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     let names = old.socket_names().map(|name| runtime.directory().join(name));
-    fs::remove_dir_all(runtime.directory()).unwrap();
+    // At once: it would make them again while the directory is being emptied.
+    let removed = runtime.directory().with_extension("removed");
+    fs::rename(runtime.directory(), &removed).unwrap();
+    fs::remove_dir_all(removed).unwrap();
     until("they are there again", || names.iter().all(|name| name.exists()));
     for name in &names {
         fs::remove_file(name).unwrap();
@@ -134,7 +137,9 @@ fn sockets_move_to_another_directory_when_theirs_is_gone() {
     let old = of(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
     let uid = rustix::process::geteuid().as_raw().to_string();
     // Its user logs out everywhere, and the session stays.
-    fs::remove_dir_all(&login).unwrap();
+    let removed = places.path().join("removed");
+    fs::rename(&login, &removed).unwrap();
+    fs::remove_dir_all(removed).unwrap();
     let names = old.socket_names().map(|name| tmp.join(&uid).join(name));
     until("they are in the other place", || names.iter().all(|name| name.exists()));
     fs::create_dir(&login).unwrap();
