@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use nix::unistd::{Uid, User, geteuid, getuid};
+use nix::unistd::{Gid, Group, Uid, User, geteuid, getuid};
 
 /// The names that were asked for; `None` for a user without one.
 static KNOWN: Mutex<BTreeMap<u32, Option<String>>> = Mutex::new(BTreeMap::new());
@@ -24,6 +24,13 @@ pub(crate) fn of(uid: u32) -> String {
         }
     };
     name.unwrap_or_else(|| uid.to_string())
+}
+
+/// The same for a group. It is asked for each time.
+pub(crate) fn of_group(gid: u32) -> String {
+    let may_ask = UNASKED.load(Ordering::Relaxed) == 0;
+    let group = may_ask.then(|| Group::from_gid(Gid::from_raw(gid)).ok().flatten()).flatten();
+    group.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// Asks for our own names now, since they may be wanted when nobody may be asked.

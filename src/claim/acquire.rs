@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::claim::error::{ClaimError, ClaimErrorKind, PossibleHolders};
-use crate::claim::holders::{exclusive, not_opened, openers_but_the_peer, refuse_if_open};
+use crate::claim::holders::{
+    exclusive, has_clients, not_opened, openers_but_the_peer, refuse_if_open,
+};
 use crate::claim::{
     Claim, evict, evict::Eviction, holders, lock_set::LockSet, monitor::OpenMonitor,
     request::Request, slot::AcquireError,
@@ -70,6 +72,8 @@ impl Claim {
         let early = request.early_watch.take().filter(|_| snapshot.is_some());
         let (mut locks, found) = LockSet::look(request)?;
         test_point::reached("locks-seen");
+        // A program that has gone since may have passed the console on to a child.
+        let was_open = snapshot.is_some_and(|it| has_clients(target, it));
         let mut eviction = None;
         if request.force {
             eviction = Eviction::plan(request, &found, snapshot)?;
@@ -92,8 +96,8 @@ impl Claim {
         let mut claim = Self::over(request, locks, console, early);
         let stuck_flag = claim.take_flag(request)?;
         // The first walk still holds if nobody else has opened the console since.
-        if evicts || !claim.monitor.as_mut().is_some_and(OpenMonitor::only_we_opened) {
-            claim.report_earlier_openers();
+        let alone = claim.monitor.as_mut().is_some_and(OpenMonitor::only_we_opened);
+        if evicts || was_open || !alone {
             refuse_if_open(target, &ProcessSnapshot::of(target.device()))?;
         }
         claim.check_locks(request)?;

@@ -102,6 +102,12 @@ pub(super) fn openers_but_the_peer(target: &Target) -> Vec<Process> {
         .collect()
 }
 
+/// Whether a process in `snapshot` may read the console, or could before it ended.
+pub(super) fn has_clients(target: &Target, snapshot: &ProcessSnapshot) -> bool {
+    let device = target.device();
+    snapshot.openers(device).any(|process| !process.is_alive() || is_client(process, device))
+}
+
 pub(super) fn refuse_if_open(
     target: &Target,
     snapshot: &ProcessSnapshot,

@@ -125,7 +125,8 @@ impl OpenMonitor {
     }
 
     /// Counts every open. The kernel merges equal events that follow each other (inotify(7)): with its
-    /// directory watched as well, each open makes two different ones.
+    /// directory watched as well, each open makes two different ones, which do not merge unless two
+    /// processors open it in the same moment.
     fn counting(target: &Target) -> Result<Self, Errno> {
         let mut monitor = Self::new(target)?;
         let directory = target.path().parent().unwrap_or(Path::new("/"));
@@ -140,7 +141,11 @@ impl OpenMonitor {
         // The events that follow are not counted, and nothing is lost.
         let _ = inotify::remove_watch(&self.events, directory);
         self.read_events();
-        self.opened == 1 && !poll::is_readable(&self.events)
+        let alone = self.opened == 1 && !poll::is_readable(&self.events);
+        if !alone {
+            self.look_soon();
+        }
+        alone
     }
 
     /// Watches these directories as well. Returns a line for each that cannot be watched, once.

@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::{Gid, Group};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -90,7 +89,7 @@ impl Target {
         let path = in_dev(given);
         let node = match rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
             Ok(node) => Some(File::from(node)),
-            // Whoever has no descriptor to spare is told so when the console is opened.
+            // EMFILE is reported when the console is opened.
             Err(Errno::MFILE | Errno::NFILE) => None,
             Err(errno) => return Err(missing(errno.into())),
         };
@@ -169,11 +168,10 @@ impl Target {
             Ok(file) => file,
             Err(source) => return TargetError::Missing { name, source },
         };
-        let group = Group::from_gid(Gid::from_raw(file.gid())).ok().flatten();
         TargetError::NotPermitted {
             name,
             owner: user_name::of(file.uid()),
-            group: group.map_or_else(|| file.gid().to_string(), |group| group.name),
+            group: user_name::of_group(file.gid()),
             mode: file.mode() & 0o7777,
         }
     }

@@ -28,6 +28,7 @@ use crate::guard::message::{GuardMessage, WatchKind};
 use crate::guard::process;
 use crate::jobs::JobInfo;
 use crate::locks::journal::JournalOp;
+use crate::process::Process;
 use crate::terminal::{Modes, RawModeObserver};
 use crate::{poll, seqpacket, sys};
 
@@ -41,7 +42,7 @@ pub(crate) struct Guard {
     running: RefCell<Option<Running>>,
     wanted: bool,
     was_up: Cell<bool>,
-    /// For the next guard, like the following: the names of our sockets, and the one on which the guard answers.
+    /// This field and the next two are sent again to a new guard: the names of our sockets, and the one on which the guard answers.
     sockets: RefCell<(Vec<PathBuf>, Option<OwnedFd>)>,
     watches: RefCell<BTreeMap<WatchKind, OwnedFd>>,
     viewers: Cell<usize>,
@@ -152,9 +153,12 @@ impl Guard {
     }
 
     /// Leaves the claim to the guard, which passes it to a viewer. Returns false if nobody watches,
-    /// or there is no guard.
+    /// or there is no guard that runs.
     pub(crate) fn leave_to_viewers(&self) -> bool {
-        let goes_on = self.is_up() && self.viewers.get() > 0;
+        // A guard that is stopped would keep the console, and pass it to nobody.
+        let pid = self.running.borrow().as_ref().map(|running| running.pid.as_raw());
+        let guard = pid.and_then(Process::shown);
+        let goes_on = self.viewers.get() > 0 && guard.is_some_and(|guard| !guard.is_stopped());
         self.goes_on.set(goes_on);
         goes_on
     }
@@ -203,9 +207,12 @@ impl Drop for Guard {
     /// Waits until the guard has closed everything, but not until it exits.
     fn drop(&mut self) {
         if self.goes_on.get() {
+            self.watches.get_mut().clear();
             // Without a goodbye it does what it does after our death.
             return;
         }
+        // The guard closes the last copies of the watches.
+        self.watches.get_mut().clear();
         self.send(&GuardMessage::Goodbye, None);
         let Some(running) = self.running.get_mut().take() else { return };
         if poll::wait_readable(&running.socket, Some(Instant::now() + GOODBYE_TIME)) {

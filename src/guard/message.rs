@@ -30,7 +30,7 @@ pub(crate) enum GuardMessage {
     Sockets(Vec<PathBuf>),
     /// The guard answers on the socket that comes along if the session does not.
     GuardSocket,
-    /// So many viewers watch.
+    /// The number of viewers.
     Viewers(usize),
     /// The newcomer at the other end of the socket that comes along is about to get the console.
     HandingOver,

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use crate::guard::state::GuardState;
 use crate::process::Process;
 use crate::session::client::Client;
+use crate::session::handoff::{self, ACCEPT_TIME};
 use crate::session::listener::{ClientRequest, Listener};
 use crate::session::protocol::Reply;
-use crate::session::{handoff, registry};
+use crate::session::registry;
 use crate::{poll, seqpacket, test_point};
 
 /// How long a viewer may take to ask, or the one that reads to let the others in. A console that
@@ -42,8 +43,11 @@ fn first_reader(
     state: &mut GuardState,
 ) -> Option<Process> {
     loop {
+        // Another process may have the console by now, or it is gone.
+        state.console()?;
         let (viewer, client) = viewers.next(listener, Instant::now() + READER_TIME)?;
         if offer(viewer, state) {
+            state.close_console();
             return Some(client.process);
         }
         // It may ask again.
@@ -82,7 +86,9 @@ impl Viewers {
 fn offer(viewer: OwnedFd, state: &mut GuardState) -> bool {
     test_point::reached("naming");
     let console = state.console();
-    if console.is_some_and(|it| handoff::send(&viewer, it, [&[], &[]], None).is_ok()) {
+    if console.is_some_and(|it| {
+        handoff::send(&viewer, it, [&[], &[]], None, Instant::now() + ACCEPT_TIME).is_ok()
+    }) {
         state.offer_to(viewer);
     }
     state.is_handed_over()

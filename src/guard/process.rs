@@ -14,8 +14,9 @@ use crate::guard::message::GuardMessage;
 use crate::guard::next_reader::name_next_reader;
 use crate::guard::state::GuardState;
 use crate::messages::{GOODBYE_TIME, Messages};
+use crate::session::handoff::{self, ACCEPT_TIME};
 use crate::session::listener::{ClientRequest, Listener, refuse};
-use crate::session::{client::Client, handoff, registry::SessionSocket};
+use crate::session::{client::Client, registry::SessionSocket};
 use crate::user_name::Unasked;
 use crate::{audit, poll, seqpacket, terminal, test_point};
 
@@ -128,7 +129,9 @@ fn hand_over(session: i32, state: &mut GuardState, newcomer: OwnedFd, client: &C
         return refuse(&newcomer, LOST_RACE);
     }
     let console = state.console();
-    if console.is_some_and(|it| handoff::send(&newcomer, it, [&[], &[]], None).is_ok()) {
+    if console.is_some_and(|it| {
+        handoff::send(&newcomer, it, [&[], &[]], None, Instant::now() + ACCEPT_TIME).is_ok()
+    }) {
         state.offer_to(newcomer);
     }
     test_point::reached("guard-given");

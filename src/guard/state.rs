@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
@@ -97,10 +98,15 @@ impl GuardState {
     /// Waits until an offer is settled.
     pub(super) fn is_handed_over(&mut self) -> bool {
         if let HandoffState::Offered(newcomer) = &self.handoff {
-            let taken = handoff::outcome(newcomer, ACCEPT_TIME) == Outcome::Taken;
+            let taken = handoff::outcome(newcomer, Instant::now() + ACCEPT_TIME) == Outcome::Taken;
             self.handoff = if taken { HandoffState::Done } else { HandoffState::None };
         }
         matches!(self.handoff, HandoffState::Done)
+    }
+
+    /// The console is another session's: it alone decides when it is closed.
+    pub(super) fn close_console(&mut self) {
+        self.console = None;
     }
 
     pub(super) fn offer_to(&mut self, newcomer: OwnedFd) {

@@ -25,6 +25,9 @@ pub(crate) const ACCEPT_TIME: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// The buffers of two sessions hold no more than this.
 const MAX_PENDING_BYTES: u64 = 8 * 1024 * 1024;
+/// How long all undelivered bytes may take to arrive.
+const RECEIVE_TIME: Duration = Duration::from_secs(5);
+pub(crate) const TOO_LATE: &str = "it waited too long for us to take it";
 /// The bytes in one packet, of which several fit into a socket's buffer.
 const PIECE: usize = 32 * 1024;
 /// No console has printed more: positions after this one could overflow.
@@ -47,6 +50,7 @@ pub(crate) fn send(
     console: impl AsFd,
     [typed, printed]: [&[u8]; 2],
     scrollback: Option<&Scrollback>,
+    deadline: Instant,
 ) -> io::Result<()> {
     let kept = scrollback.map(|it| it.all_from(it.oldest())).unwrap_or_default();
     let reply = Reply::Console {
@@ -56,7 +60,6 @@ pub(crate) fn send(
         scrollback: scrollback.map(Scrollback::end),
     };
     seqpacket::send(&line, &reply, &[console.as_fd()])?;
-    let deadline = Instant::now() + ACCEPT_TIME;
     let pieces = [typed, printed, &kept].into_iter().flat_map(|bytes| bytes.chunks(PIECE));
     pieces.into_iter().try_for_each(|piece| send_piece(&line, piece, deadline))
 }
@@ -76,34 +79,34 @@ fn send_piece(line: impl AsFd, piece: &[u8], deadline: Instant) -> io::Result<()
 fn receive_bytes(
     line: &OwnedFd,
     length: u64,
+    deadline: Instant,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<u8>, HandoffError> {
     let length = usize::try_from(length).map_err(|_| HandoffError::Garbled)?;
+    // The session or its guard keeps the console by now, but lives: it gets no signal for that.
+    let too_late = || HandoffError::Refused(TOO_LATE.to_owned());
     let mut bytes = Vec::new();
-    let mut deadline = Instant::now() + ANSWER_TIME;
     let mut packet = vec![0; PIECE + 1];
     while bytes.len() < length {
         match seqpacket::receive_raw(line, &mut packet, RecvFlags::DONTWAIT) {
             Ok((count, _)) if count > 1 && packet[0] == 0 => {
                 bytes.extend(&packet[1..count]);
-                deadline = Instant::now() + ANSWER_TIME;
             }
             Err(Errno::AGAIN) if cancelled() => return Err(HandoffError::Cancelled),
             Err(Errno::AGAIN) if Instant::now() < deadline => {
                 poll::wait_readable(line, Some(deadline.min(Instant::now() + LOOK_INTERVAL)));
             }
-            Err(Errno::AGAIN) => return Err(HandoffError::Silent),
-            // The session or its guard has said that it keeps the console, or has ended.
-            Ok(_) | Err(_) => return Err(HandoffError::Ended),
+            Ok((0, _)) | Err(Errno::CONNRESET) => return Err(HandoffError::Ended),
+            Ok(_) | Err(_) => return Err(too_late()),
         }
     }
     if bytes.len() == length { Ok(bytes) } else { Err(HandoffError::Garbled) }
 }
 
-/// Waits for the outcome until `time_limit` has passed: then it is settled, and both sides know it.
+/// Waits for the outcome until `deadline`: then it is settled, and both sides know it.
 /// The answer stays in `line`, for others that have the same socket.
-pub(crate) fn outcome(line: impl AsFd, time_limit: Duration) -> Outcome {
-    poll::wait_readable(&line, Some(Instant::now() + time_limit));
+pub(crate) fn outcome(line: impl AsFd, deadline: Instant) -> Outcome {
+    poll::wait_readable(&line, Some(deadline));
     // From here on `done` can no longer arrive: either it has, or it never will.
     let _ = shutdown(&line, Shutdown::Read);
     if has_acknowledged(&line) { Outcome::Taken } else { keep(line) }
@@ -261,7 +264,8 @@ impl Handoff {
         if lengths.iter().any(|length| *length > MAX_PENDING_BYTES) {
             return Err(HandoffError::Garbled);
         }
-        let receive = |length| receive_bytes(&socket, length, cancelled);
+        let deadline = Instant::now() + RECEIVE_TIME;
+        let receive = |length| receive_bytes(&socket, length, deadline, cancelled);
         let [typed, printed, kept] = lengths;
         let [typed, printed, kept] = [receive(typed)?, receive(printed)?, receive(kept)?];
         let scrollback = scrollback.filter(|end| end.offset <= MAX_OFFSET);
@@ -362,7 +366,8 @@ mod tests {
         let (ours, theirs) = seqpacket::pair();
         let sent: Vec<u8> = (0..=255).cycle().take(3_000_001).collect();
         let (expected, length) = (sent.clone(), sent.len() as u64);
-        let receiver = std::thread::spawn(move || receive_bytes(&theirs, length, &|| false));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let receiver = thread::spawn(move || receive_bytes(&theirs, length, deadline, &|| false));
         let deadline = Instant::now() + Duration::from_secs(60);
         sent.chunks(PIECE).for_each(|piece| send_piece(&ours, piece, deadline).unwrap());
         assert!(receiver.join().unwrap().is_ok_and(|received| received == expected));
@@ -373,12 +378,15 @@ mod tests {
         for message in [Some(Reply::Kept), None] {
             let (ours, theirs) = seqpacket::pair();
             send_piece(&ours, b"some", Instant::now()).unwrap();
-            if let Some(message) = message {
-                seqpacket::send(&ours, &message, &[]).unwrap();
+            if let Some(message) = &message {
+                seqpacket::send(&ours, message, &[]).unwrap();
             }
             drop(ours);
-            let received = receive_bytes(&theirs, 5, &|| false);
-            assert!(matches!(received, Err(HandoffError::Ended)));
+            let kept = message.is_some();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let received = receive_bytes(&theirs, 5, deadline, &|| false);
+            assert_eq!(matches!(received, Err(HandoffError::Refused(_))), kept);
+            assert_eq!(matches!(received, Err(HandoffError::Ended)), !kept);
         }
     }
 }

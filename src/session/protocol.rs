@@ -96,7 +96,8 @@ pub(crate) enum Reply {
     NextReader { pid: i32, uid: u32 },
     /// The session keeps the console: `done` did not arrive in time, or nothing was sent.
     Kept,
-    /// The console. So many bytes for the console, for the terminal and of the scrollback follow.
+    /// The console. Packets follow with this many bytes for the console, for the terminal, and of
+    /// scrollback.
     Console { typed: u64, printed: u64, kept: u64, scrollback: Option<StreamPos> },
     /// The pipe for a viewer. It carries the output from `from` on, except for what is missed.
     Watching { from: StreamPos },

@@ -49,7 +49,7 @@ struct Ahead {
     /// Hangs up when that session leaves the queue.
     socket: OwnedFd,
     peer: PeerCredentials,
-    /// Whether one behind it got the console, which was left to it and stayed free.
+    /// Whether a later waiter got the console because this one did not take its turn.
     passed_over: bool,
 }
 

@@ -1,15 +1,16 @@
 //! Who has a console without any lock: found before we attach, and noticed when they come later.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::harness::{
-    Bystander, Client, Guest, Locks, Pause, Piped, Program, SOMEBODY, Terminal, Vconsole, in_time,
-    missing, not_root, set_mode, took_less_than, until,
+    Bystander, Client, Guest, Locks, Pause, Piped, Process, Program, SOMEBODY, Terminal, Vconsole,
+    in_time, missing, not_root, set_mode, took_less_than, until,
 };
 use super::locks::{attached, try_attach};
 
@@ -386,4 +387,32 @@ fn a_program_that_opens_the_console_after_the_walk_is_a_holder() {
         session.stderr().receives(format!("open in sleep (pid {}", opener.pid()));
         locks.assert_empty();
     }
+}
+
+/// The child of a program that has the console gets it without opening it.
+#[test]
+fn a_child_that_gets_the_console_while_we_look_is_a_holder() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let note = tempfile::NamedTempFile::new().unwrap();
+    let (console, pid) = (guest.path().display(), note.path().display());
+    let script = format!("exec 3<>{console}; echo; read go; sleep 1000 & echo $! >{pid}");
+    let mut parent = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    parent.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let pause = Pause::held_at("locks-seen");
+    let session = pause.of(Vconsole::attach(&guest).locks(&locks)).piped();
+    let stopped = pause.reached();
+    parent.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    parent.wait().unwrap();
+    let child = fs::read_to_string(note.path()).unwrap().trim().parse().unwrap();
+    let child = Process::find(Pid::from_raw(child).unwrap()).unwrap();
+    pause.is_over(&[&stopped]);
+    assert_eq!(session.wait(), 3);
+    session.stderr().receives(format!("open in sleep (pid {}", child.pid()));
+    locks.assert_empty();
+    child.kill();
 }

@@ -95,7 +95,7 @@ fn a_console_that_another_program_makes_cooked_is_raw_again_at_once() {
 }
 
 #[test]
-fn that_a_console_was_made_raw_again_is_said_once() {
+fn the_raw_again_message_appears_once() {
     if not_root() {
         return;
     }

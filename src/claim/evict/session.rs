@@ -36,6 +36,10 @@ pub(crate) fn end_session(
     // It has released the console meanwhile.
     let Some(evictee) = evictee else { return Ok(true) };
     for (signal, name, patience) in SIGNALS {
+        // The signal would wait until it thaws.
+        if holder.frozen_cgroup().is_some() {
+            return Ok(false);
+        }
         if evictee.send(signal).is_err() {
             return Ok(false);
         }

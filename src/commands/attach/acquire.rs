@@ -13,8 +13,9 @@ use crate::session::protocol::ClientInfo;
 use crate::session::registry::{self, ReaderRegistration, SocketDir};
 use crate::{guard::client::Guard, terminal::DetachedRawMode};
 
-/// How long the guard of a session that ended may take to release everything.
-const RELEASE_TIME: Duration = Duration::from_secs(1);
+/// How long the guard of a session that ended may take to release everything, or to find a viewer
+/// that reads the console.
+const RELEASE_TIME: Duration = Duration::from_secs(4);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// When a session that only reads leaves, one of its viewers may hold the console next.
 const MAX_TAKEOVERS: usize = 3;

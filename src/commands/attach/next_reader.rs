@@ -48,11 +48,11 @@ impl Attach<'_> {
                 Ok(handoff) => {
                     let scrollback =
                         if is_end { Scrollback::going_on(at, &[]) } else { Scrollback::new() };
-                    // If that fails the guard offers it to another.
-                    if let Ok(acquired) = self.read_next(operator, handoff, scrollback) {
-                        let acquired = Box::new(acquired);
-                        return Ok(Some(Role::Operate { acquired, can_write: false }));
-                    }
+                    // If that fails, the guard offers it to another.
+                    let acquired = self.read_next(operator, handoff, scrollback).ok().map(Box::new);
+                    return Ok(
+                        acquired.map(|acquired| Role::Operate { acquired, can_write: false })
+                    );
                 }
                 Err(HandoffError::NextReader { pid, uid }) => {
                     let view = self.follow(pid, uid, Some(at))?;

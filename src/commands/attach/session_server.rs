@@ -20,7 +20,9 @@ use crate::{claim::Claim, messages::Messages, poll, test_point};
 const HAS_OPERATOR: &str = "it has an operator";
 /// Clients that connect again and again must not fill the screen and the audit trail.
 const LINES_A_SECOND: u32 = 20;
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How often, and at which interval, to look again whether sockets that were made again are there.
+const LOOKS: u32 = 10;
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Without sockets no client comes.
 pub(super) struct SessionServer<'a> {
@@ -32,8 +34,10 @@ pub(super) struct SessionServer<'a> {
     can_write: &'a Cell<bool>,
     sockets: Option<Sockets>,
     viewers: &'a Viewers,
-    /// When to try again to make sockets that were removed.
+    /// When to look again for sockets that were removed, and how many more times.
     again_at: Option<Instant>,
+    looks_left: u32,
+    said_no_sockets: bool,
     lines: LineLimit,
     queue: TakeoverQueue,
     /// The sockets of newcomers that could not be told that we keep the console. A closed socket
@@ -147,6 +151,8 @@ impl<'a> SessionServer<'a> {
             sockets,
             viewers,
             again_at: None,
+            looks_left: 0,
+            said_no_sockets: false,
             lines,
             queue,
             untold,
@@ -171,8 +177,8 @@ impl<'a> SessionServer<'a> {
                 let _ = directory.mark_reader();
             }
         }
-        self.again_at = sockets.is_none().then(|| Instant::now() + AGAIN_AFTER);
-        if let Some(error) = failed.filter(|_| self.lines.allow()) {
+        if let Some(error) = failed.filter(|_| !std::mem::replace(&mut self.said_no_sockets, true))
+        {
             messages.info(format_args!("nobody can take this session over cleanly: {error}"));
         }
         self.sockets = sockets;
@@ -267,6 +273,7 @@ impl<'a> SessionServer<'a> {
 
     /// Offers the console, with the undelivered bytes, to the newcomer.
     fn offer(&self, socket: &OwnedFd, time_limit: Duration, pending: &PendingBytes) -> Outcome {
+        let deadline = Instant::now() + time_limit;
         self.guard.tell_handing_over(socket);
         // From now on nothing of it is released here if we die: the guard will know whose it is.
         self.claim.give_away();
@@ -275,11 +282,11 @@ impl<'a> SessionServer<'a> {
             let broadcaster = self.viewers.0.borrow();
             let scrollback = broadcaster.as_ref().map(|it| &it.scrollback);
             let pending = [&pending.typed[..], &pending.printed];
-            handoff::send(socket, self.claim.console(), pending, scrollback)
+            handoff::send(socket, self.claim.console(), pending, scrollback, deadline)
         };
         test_point::reached("given");
         let outcome = match sent {
-            Ok(()) => handoff::outcome(socket, time_limit),
+            Ok(()) => handoff::outcome(socket, deadline),
             Err(_) => handoff::keep(socket),
         };
         test_point::reached("settled");
@@ -320,9 +327,19 @@ impl EventSource for SessionServer<'_> {
     }
 
     fn look(&mut self, messages: &mut Messages) -> Action {
-        let again = self.again_at.is_some_and(|at| at <= Instant::now());
-        if again || self.sockets.as_ref().is_some_and(Sockets::were_removed) {
+        let removed = self.sockets.as_ref().is_some_and(Sockets::were_removed);
+        let due = self.again_at.is_some_and(|at| at <= Instant::now());
+        if removed {
+            self.looks_left = LOOKS;
+        }
+        if removed || due && !self.sockets.as_ref().is_some_and(|it| it.directory.has_sockets()) {
             self.make_sockets_again(messages);
+        }
+        if removed || due {
+            // A logout empties the directory first and then unmounts it, without an event.
+            self.looks_left = self.looks_left.saturating_sub(1);
+            let goes_on = self.sockets.is_none() || self.looks_left > 0;
+            self.again_at = goes_on.then(|| Instant::now() + AGAIN_AFTER);
         }
         let requests = self.sockets.as_mut().map(|sockets| sockets.listener.look());
         for request in requests.unwrap_or_default() {

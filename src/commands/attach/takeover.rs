@@ -10,7 +10,7 @@ use crate::claim::{
     Claim, evict::session::end_session, request::Request, transfer::PreparedTakeover,
 };
 use crate::printable::Printable;
-use crate::session::handoff::{ANSWER_TIME, Handoff, HandoffError, TakeoverRequest, ask};
+use crate::session::handoff::{ANSWER_TIME, Handoff, HandoffError, TOO_LATE, TakeoverRequest, ask};
 use crate::session::{protocol::ClientInfo, registry::SocketRole, scrollback::Scrollback};
 use crate::{process::Process, relay::PendingBytes, test_point};
 
@@ -214,7 +214,7 @@ pub(super) fn accept(
     test_point::reached("given-to-us");
     let scrollback = handoff.scrollback.take().unwrap_or_else(Scrollback::new);
     let (console, ack, typed, printed) = handoff.into_parts();
-    let too_late = || kept(request, holder, "it waited too long for us to take it", Hint::AskAgain);
+    let too_late = || kept(request, holder, TOO_LATE, Hint::AskAgain);
     if ack.is_void() {
         return Err(too_late());
     }

@@ -164,7 +164,7 @@ const ATTACH: &[Section] = &[
             ),
             Item(
                 "clients that a user sits at",
-                "They have a controlling terminal. They get SIGHUP, which most understand, and after 4 s SIGTERM; after 2 s more one that is suspended, and is stopped again all the same, gets SIGKILL, and for others it is refused, but for root. An ordinary user evicts only their own, root everybody's.",
+                "They have a controlling terminal. They get SIGHUP, which most understand, and after 4 s SIGTERM; 2 s later a client that is suspended again gets SIGKILL. Any other is hung up if root asks; else --force is refused. An ordinary user evicts only their own, root everybody's.",
             ),
             Item(
                 "daemons, shells, leaders of sessions with others in them than their own children",

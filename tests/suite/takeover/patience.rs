@@ -1,4 +1,4 @@
-//! Who comes is asked, and asks, again before anybody is ended by a signal.
+//! A newcomer asks again before a session is ended by a signal.
 
 use std::fs;
 use std::thread;
@@ -46,7 +46,7 @@ fn a_newcomer_that_sleeps_before_it_asks_ends_nobody() {
         pause.reached();
         thread::sleep(LONG);
         if again {
-            // Its connection is gone, as that of one that nobody waits for.
+            // It is continued by the newcomer.
             old.signal(Signal::STOP);
         }
         pause.is_over(&[&new]);
@@ -55,6 +55,31 @@ fn a_newcomer_that_sleeps_before_it_asks_ends_nobody() {
         assert_eq!(old.wait(), 4);
         operates(&new, &guest, &locks);
     }
+}
+
+/// More than a socket holds: the session cannot even say that it keeps the console.
+#[test]
+fn a_newcomer_that_sleeps_while_much_is_handed_over_ends_nobody() {
+    let (guest, locks) = (Guest::new(), Locks::new());
+    let old = Vconsole::attach(&guest).locks(&locks).attached_to_pipes();
+    let viewer = Vconsole::attach(&guest).arg("--read-only").locks(&locks).piped();
+    viewer.stderr().receives("watching");
+    let much = "much ".repeat(120_000);
+    guest.say(&much);
+    old.stdout().receives_at_least(much.len());
+    let pause = Pause::held_at("asked");
+    let new = pause.of(forced(&guest, &locks)).piped();
+    pause.reached();
+    old.stderr().receives("did not take it");
+    pause.is_over(&[&new]);
+    let told = new.output();
+    assert_eq!(told.status, 3, "{told:?}");
+    assert!(told.stderr().contains("it waited too long"), "{told:?}");
+    guest.say("still mine");
+    old.stdout().receives("still mine");
+    let next = forced(&guest, &locks).attached_to_pipes();
+    assert_eq!(old.wait(), 4);
+    drop((next, viewer));
 }
 
 #[test]
