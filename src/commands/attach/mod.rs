@@ -9,6 +9,7 @@ pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod prompt;
 pub(crate) mod session_server;
+mod sockets;
 pub(crate) mod sources;
 pub(crate) mod takeover;
 pub(crate) mod takeover_queue;

@@ -3,19 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use std::{fs, io, path::PathBuf};
 
 use crate::audit::{self, Event};
+use crate::commands::attach::sockets::{Sockets, remove_all};
 use crate::commands::attach::takeover_queue::{Newcomer, TakeoverQueue};
-use crate::guard::{client::Guard, message::WatchKind};
 use crate::relay::event_source::{Action, EventSource, Tap};
 use crate::relay::{ExitReason, PendingBytes};
 use crate::session::handoff::{self, Outcome};
-use crate::session::listener::{ClientRequest, Listener, refuse};
+use crate::session::listener::{ClientRequest, refuse};
 use crate::session::protocol::{EndReason, StreamPos};
-use crate::session::registry::{SocketDir, SocketRole};
 use crate::session::{broadcast::Broadcaster, client::Client, scrollback::Scrollback};
-use crate::{claim::Claim, messages::Messages, poll, test_point};
+use crate::{claim::Claim, guard::client::Guard, messages::Messages, test_point};
 
 const HAS_OPERATOR: &str = "it has an operator";
 /// Clients that connect again and again must not fill the screen and the audit trail.
@@ -74,50 +72,6 @@ impl Tap for &Viewers {
         if let Some(broadcaster) = &mut *self.0.borrow_mut() {
             broadcaster.write(printed);
         }
-    }
-}
-
-#[derive(Debug)]
-struct Sockets {
-    directory: SocketDir,
-    listener: Listener,
-    /// Readable when a name in the directory was removed.
-    watch: Option<OwnedFd>,
-}
-
-impl Sockets {
-    /// The guard learns the names first.
-    fn open(guard: &Guard) -> io::Result<Self> {
-        let directory = SocketDir::of_ours()?;
-        let paths = directory.paths();
-        guard.tell_sockets(&paths);
-        // Before the sockets, so that none is removed unseen.
-        let watch = directory.watch().ok();
-        let opened = directory.listen(SocketRole::Session).and_then(|socket| {
-            test_point::reached("one-socket");
-            Ok((Listener::open(socket)?, directory.listen(SocketRole::Guard)?))
-        });
-        let (listener, guard_socket) = opened.inspect_err(|_| remove_all(&paths))?;
-        guard.tell_guard_socket(&guard_socket);
-        let watch = watch.filter(|watch| listener.also_wait_for(watch).is_ok());
-        if let Some(watch) = &watch {
-            guard.tell_watch(WatchKind::Sockets, watch);
-        }
-        Ok(Self { directory, listener, watch })
-    }
-
-    fn were_removed(&self) -> bool {
-        let Some(watch) = self.watch.as_ref().filter(|watch| poll::is_readable(watch)) else {
-            return false;
-        };
-        while rustix::io::read(watch, &mut [0; 4096]).is_ok_and(|count| count > 0) {}
-        !self.directory.has_sockets()
-    }
-}
-
-fn remove_all(paths: &[PathBuf]) {
-    for path in paths {
-        let _ = fs::remove_file(path);
     }
 }
 
