@@ -196,7 +196,7 @@ impl OpenMonitor {
             return Vec::new();
         }
         let new = self.who_are_new();
-        // Those who were seen once are looked at once more.
+        // A process that was seen once is looked at once more.
         self.look_at = (!self.seen.is_empty()).then(|| Instant::now() + HOLDER_AFTER);
         new
     }

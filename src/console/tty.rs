@@ -94,7 +94,7 @@ impl LineSettings {
         }
     }
 
-    /// What is different now, for a message.
+    /// Describes the difference for a message. `None` if there is none.
     pub(super) fn changed_to(self, now: Self) -> Option<String> {
         let speed = (self.input_speed, self.output_speed) != (now.input_speed, now.output_speed);
         match (speed, self.frame != now.frame) {

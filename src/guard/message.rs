@@ -44,7 +44,7 @@ pub(crate) enum GuardMessage {
     Goodbye,
 }
 
-/// What an inotify watch is on.
+/// The object of an inotify watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum WatchKind {
     Console,

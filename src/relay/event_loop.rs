@@ -93,7 +93,7 @@ pub(super) struct Relay<'a> {
     pub(super) refused: usize,
 }
 
-/// What is said once.
+/// Messages that are shown only once.
 #[derive(Default)]
 pub(super) struct Said {
     pub(super) read_only: bool,
@@ -263,7 +263,7 @@ impl<'a> Relay<'a> {
             EndpointKind::Terminal if self.typed.room() == 0 => Some(PollFlags::empty()),
             // After a hang-up input goes nowhere, but the escape key still works.
             EndpointKind::Terminal => Some(PollFlags::IN),
-            // What is not read stays for others that share our input.
+            // Unread input stays for others that share it.
             _ if !self.setup.settings.can_write.get() => None,
             _ if self.typed.room() == 0 || self.input_ended || self.hung_up => None,
             _ => Some(PollFlags::IN),

@@ -36,7 +36,7 @@ impl Relay<'_> {
                     break;
                 }
                 self.write_console()?;
-                // What is not read yet stays for others that share our input.
+                // Unread input stays for others that share it.
                 if self.hung_up {
                     break;
                 }

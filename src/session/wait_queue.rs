@@ -35,7 +35,7 @@ pub(crate) struct Ticket {
     predecessors: Vec<(i32, Option<SystemTime>)>,
 }
 
-/// What a look at the queue shows.
+/// The result of a look at the queue.
 #[derive(Clone, Copy)]
 pub(crate) struct QueuePlace {
     /// How many are ahead and were not passed over.

@@ -95,12 +95,12 @@ impl Stage {
         operator.goes_on();
         operator.told.was_taken_over(&operator.seen);
         self.what_it_read_arrives(&operator);
-        // What it has shown as operator and what as viewer is one stream.
+        // Its output as operator and as viewer is one stream.
         self.shown.may_be_elsewhere();
         self.audience.push(operator);
     }
 
-    /// What was typed and the operator, who is none any more, has read arrives.
+    /// Input that the former operator has read arrives.
     #[track_caller]
     fn what_it_read_arrives(&mut self, operator: &Desk) {
         let Some(unread) = operator.unread() else { return self.typed.may_have_a_gap() };

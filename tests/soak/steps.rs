@@ -174,7 +174,7 @@ fn takes_over_from_the_stopped(stage: &mut Stage, dice: &mut Dice) {
     }
 }
 
-/// Whoever is killed in the middle, one operates or nobody.
+/// A kill in the middle leaves one operator or none.
 fn one_of_two_is_killed(stage: &mut Stage, dice: &mut Dice) {
     types_something(stage, dice);
     let old = stage.operator.take().unwrap();

@@ -160,7 +160,7 @@ impl Typed {
         text
     }
 
-    /// What a new operator types first, which occurs nowhere else.
+    /// The first input of a new operator, which occurs nowhere else.
     pub(crate) fn begins(&mut self) -> &'static [u8] {
         if !self.gap {
             self.on_its_way.push(b'<');
