@@ -5,6 +5,7 @@ use std::fs::{self, Metadata};
 use std::hash::{Hash, Hasher};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, StatxFlags, major, makedev, minor, statat, statx};
 use rustix::io::Errno;
@@ -43,7 +44,7 @@ impl Device {
     /// The device of a file's metadata, if it is a character device.
     pub(crate) fn of(file: &Metadata) -> Option<Self> {
         let device = Self { filesystem: file.dev(), number: file.rdev() };
-        file.file_type().is_char_device().then_some(device)
+        file.file_type().is_char_device().then(|| device.behind_alias())
     }
 
     pub(crate) fn of_fd(file: impl AsFd) -> rustix::io::Result<Option<Self>> {
@@ -72,7 +73,27 @@ impl Device {
             }
         };
         let is_device = FileType::from_raw_mode(mode) == FileType::CharacterDevice;
-        Ok(is_device.then_some(Self { filesystem, number }))
+        Ok(is_device.then(|| Self { filesystem, number }.behind_alias()))
+    }
+
+    /// The port behind `/dev/console` or `/dev/tty0`; itself for any other device, or where sysfs is
+    /// missing. A process that opened `/dev/tty0` before another virtual console became active counts
+    /// as a user of that other one.
+    fn behind_alias(self) -> Self {
+        let number = match (self.major(), self.minor()) {
+            (5, 1) => active_port("console"),
+            (4, 0) => active_port("tty0"),
+            _ => None,
+        };
+        Self { number: number.unwrap_or(self.number), ..self }
+    }
+
+    /// The nodes beside its own that open this port.
+    pub(crate) fn aliases(self) -> impl Iterator<Item = PathBuf> {
+        let leads_here = move |path: &PathBuf| {
+            fs::metadata(path).is_ok_and(|node| Self::of(&node) == Some(self))
+        };
+        ALIASES.map(PathBuf::from).into_iter().filter(leads_here)
     }
 
     pub(crate) fn major(self) -> u32 {
@@ -99,6 +120,28 @@ impl Device {
         let (major, minor) = (self.major(), self.minor());
         ((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)).into()
     }
+}
+
+/// Nodes that open the port that the kernel uses as its console.
+const ALIASES: [&str; 2] = ["/dev/console", "/dev/tty0"];
+
+pub(crate) fn is_alias(path: &Path) -> bool {
+    ALIASES.iter().any(|alias| path == Path::new(alias))
+}
+
+/// The number of the port that the device `alias` opens (`/sys/class/tty/*/active` in the kernel's
+/// `Documentation/ABI/testing/sysfs-tty`).
+fn active_port(alias: &str) -> Option<u64> {
+    let active = fs::read_to_string(format!("/sys/class/tty/{alias}/active")).ok()?;
+    // Of several consoles /dev/console opens the last one listed (`show_cons_active` in the kernel's
+    // `drivers/tty/tty_io.c`).
+    let port = active.split_ascii_whitespace().next_back()?;
+    if port == "tty0" {
+        return active_port(port);
+    }
+    let numbers = fs::read_to_string(format!("/sys/class/tty/{port}/dev")).ok()?;
+    let (major, minor) = numbers.trim_end().split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn is_pty_major(major: u32) -> bool {

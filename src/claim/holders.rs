@@ -48,7 +48,8 @@ pub(super) fn of_flock(target: &Target) -> Vec<Process> {
     if openers.iter().any(|process| is_named(process)) {
         return openers.into_iter().filter(|process| is_named(process)).cloned().collect();
     }
-    let hidden: Vec<_> = live(named).filter(|process| process.has_open(device).is_none()).collect();
+    let hidden: Vec<_> =
+        live(&named).filter(|process| process.has_open(device).is_none()).collect();
     if hidden.is_empty() { openers.into_iter().cloned().collect() } else { hidden }
 }
 
@@ -58,7 +59,7 @@ pub(super) fn of_flock_as_seen(target: &Target, snapshot: &ProcessSnapshot) -> V
     let device = target.device();
     let flocks = Flocks::read();
     let named = flocks.of(target);
-    let others = live(named).filter(|process| process.pid != Process::own_pid());
+    let others = live(&named).filter(|process| process.pid != Process::own_pid());
     let by: Vec<_> = others.filter(|process| process.has_open(device) != Some(false)).collect();
     if named.is_empty() || !by.is_empty() {
         return by;

@@ -121,7 +121,11 @@ impl OpenMonitor {
 
     fn watch_console(&self, target: &Target) -> Result<(), Errno> {
         let wanted = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
-        inotify::add_watch(&self.events, target.path(), wanted).map(drop)
+        inotify::add_watch(&self.events, target.path(), wanted)?;
+        for alias in target.nodes().skip(1) {
+            inotify::add_watch(&self.events, alias, wanted)?;
+        }
+        Ok(())
     }
 
     /// Counts every open. The kernel merges equal events that follow each other (inotify(7)): with its

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::console::kind::Kind;
-use crate::console::target::Target;
+use crate::console::target::{Target, add_aliases};
 use crate::device::Device;
 
 /// The PTYs of our devpts instance.
@@ -22,7 +22,11 @@ impl Target {
     fn of_node(path: PathBuf, kind: Kind) -> Option<(Self, u32)> {
         let node = fs::metadata(&path).ok()?;
         let device = Device::of(&node).filter(|&device| device.is_pty() == (kind == Kind::Pty))?;
-        Some((Self { names: vec![path], device, kind, node: None }, node.uid()))
+        let mut names = vec![path];
+        if kind == Kind::Serial {
+            add_aliases(&mut names, device);
+        }
+        Some((Self { names, device, kind, node: None }, node.uid()))
     }
 }
 

@@ -74,9 +74,8 @@ impl Console {
     }
 
     fn of_line(line: OwnedFd, target: &Target) -> Result<Self, OpenError> {
-        let file = rustix::fs::fstat(&line).map_err(io::Error::from)?;
-        let opened = Device { filesystem: file.st_dev, number: file.st_rdev };
-        if !target.is_still(opened) {
+        let opened = Device::of_fd(&line).map_err(io::Error::from)?;
+        if !opened.is_some_and(|opened| target.is_still(opened)) {
             return Err(TargetError::Replaced { name: target.to_string() }.into());
         }
         if !rustix::termios::isatty(&line) {

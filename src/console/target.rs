@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::iter;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::console::kind::{DeviceClass, Kind};
 use crate::console::login;
-use crate::device::Device;
+use crate::device::{self, Device};
 use crate::printable::Printable;
 use crate::process::Process;
 use crate::process::snapshot::ProcessSnapshot;
@@ -20,7 +21,8 @@ use crate::user_name;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Every known name: the one given, each symlink behind that, the device itself.
+    /// Every known name: the one given, each symlink behind that, other nodes that open the same
+    /// port, the device itself.
     pub(crate) names: Vec<PathBuf>,
     pub(super) device: Device,
     pub(crate) kind: Kind,
@@ -106,7 +108,10 @@ impl Target {
                 return Err(TargetError::AnotherKind { name: name(), what });
             }
         };
-        let names = every_name(&path).map_err(missing)?;
+        let mut names = every_name(&path).map_err(missing)?;
+        if kind == Kind::Serial {
+            add_aliases(&mut names, device);
+        }
         Ok(Self { names, device, kind, node: node.map(Arc::new) })
     }
 
@@ -137,6 +142,12 @@ impl Target {
     /// The path of the device itself.
     pub(crate) fn path(&self) -> &Path {
         self.names.last().map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    /// Every known node that opens it, its own first.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Path> {
+        let aliases = self.names.iter().rev().skip(1).map(PathBuf::as_path);
+        iter::once(self.path()).chain(aliases.filter(|path| device::is_alias(path)))
     }
 
     /// Adds the names by which the same console was found once more.
@@ -223,6 +234,23 @@ fn every_name(path: &Path) -> io::Result<Vec<PathBuf>> {
     names.push(device);
     names.dedup();
     Ok(names)
+}
+
+/// Adds `/dev/console` and `/dev/tty0` before the port's own node, if they open the same port.
+pub(super) fn add_aliases(names: &mut Vec<PathBuf>, device: Device) {
+    let aliases: Vec<PathBuf> = device.aliases().filter(|alias| !names.contains(alias)).collect();
+    let own_node = match names.last() {
+        Some(last) if device::is_alias(last) => {
+            let name = device::terminal_name(device.packed());
+            let port = name.map(|name| Path::new("/dev").join(name));
+            // In a container it may be missing.
+            port.filter(|port| fs::metadata(port).is_ok_and(|it| Device::of(&it) == Some(device)))
+        }
+        last => last.cloned(),
+    };
+    names.extend(aliases);
+    names.extend(own_node);
+    names.dedup();
 }
 
 fn what_it_is(file: &Metadata) -> &'static str {

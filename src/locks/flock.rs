@@ -30,10 +30,13 @@ impl Flocks {
         Self(flocks)
     }
 
-    pub(crate) fn of(&self, target: &Target) -> &[i32] {
+    pub(crate) fn of(&self, target: &Target) -> Vec<i32> {
         // Most machines have few flocks: then no file needs to be looked up.
-        let file = (!self.0.is_empty()).then(|| fs::metadata(target.path()).ok()).flatten();
-        file.map_or(&[], |file| self.named(file.dev(), file.ino()))
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let nodes = target.nodes().filter_map(|node| fs::metadata(node).ok());
+        nodes.flat_map(|node| self.named(node.dev(), node.ino())).copied().collect()
     }
 
     pub(crate) fn named(&self, device: u64, inode: u64) -> &[i32] {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -84,6 +84,14 @@ impl Process {
             },
         );
         found
+    }
+
+    /// Whether it opened `device` as `/dev/console`: a hang-up leaves such a descriptor usable
+    /// (`__tty_hangup` in the kernel's `drivers/tty/tty_io.c`).
+    pub(crate) fn has_dev_console(&self, device: Device) -> bool {
+        let is_it =
+            |(path, its): &(PathBuf, Device)| path == Path::new("/dev/console") && *its == device;
+        self.open_devices().iter().any(is_it)
     }
 
     pub(crate) fn descriptor_of(&self, device: Device) -> Option<i32> {

@@ -110,14 +110,13 @@ impl Process {
     }
 
     /// The process, if it may have a console open and hide it. Kernel threads have nothing open,
-    /// and the first process is no client, even where it hides from root. One that cannot be read
-    /// may be any.
+    /// and init is no client, even where it hides from root. One that cannot be read may be any.
     pub(crate) fn that_may_hide_something(pid: i32) -> Option<Self> {
         let Some((process, state)) = Self::read(pid) else {
             return fs::metadata(format!("/proc/{pid}")).is_ok().then(|| Self::unknown(pid));
         };
-        let init = pid == 1 && in_first_namespace();
-        (state == ProcessState::Living && !process.of_the_kernel && !init).then_some(process)
+        (state == ProcessState::Living && !process.of_the_kernel && !is_init(pid))
+            .then_some(process)
     }
 
     /// `None` where that cannot be seen.
@@ -201,6 +200,12 @@ impl fmt::Display for Process {
 /// Whether we are in the machine's first pid namespace, in which every process has a number.
 pub(crate) fn in_first_namespace() -> bool {
     *OWN_NAMESPACE == Some(FIRST_NAMESPACE)
+}
+
+/// Whether this is the machine's first process. It often keeps `/dev/console` open, and reads
+/// nothing.
+pub(crate) fn is_init(pid: i32) -> bool {
+    pid == 1 && in_first_namespace()
 }
 
 /// `None` also where there is no `/proc`.

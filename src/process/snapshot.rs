@@ -6,7 +6,7 @@ use std::fs;
 
 use crate::device::Device;
 use crate::process::walk::{Descriptors, is_gone, listed_pids};
-use crate::process::{Process, master::Master, proc_is_ours};
+use crate::process::{Process, is_init, master::Master, proc_is_ours};
 
 /// Majors that nearly every process has open: memory devices such as `/dev/null`, and miscellaneous
 /// ones (the kernel's devices.txt).
@@ -55,6 +55,7 @@ impl ProcessSnapshot {
         let own = Process::own_pid();
         for pid in pids.filter(|&pid| pid != own) {
             match Descriptors::of(pid) {
+                Ok(_) if is_init(pid) => {}
                 Ok(descriptors) => snapshot.add(pid, &descriptors, &wanted),
                 Err(errno) if is_gone(errno) => continue,
                 Err(_) => snapshot.add_hidden(pid),

@@ -102,7 +102,7 @@ impl Scanner {
 
     fn status(&self, target: Target, locks: Vec<LockReport>) -> ConsoleStatus {
         let flocks = self.flocks.of(&target);
-        ConsoleStatus::of(target, locks, flocks, &self.snapshot)
+        ConsoleStatus::of(target, locks, &flocks, &self.snapshot)
     }
 
     fn list(&self) -> Result<Listed, Unreadable> {

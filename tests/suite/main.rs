@@ -13,6 +13,7 @@ mod ask;
 mod attach;
 mod audit;
 mod completions;
+mod console_alias;
 mod escape;
 mod evict;
 mod faults;

@@ -213,6 +213,10 @@ impl<'a> Eviction<'a> {
         if !may_hang_up() {
             return Err(self.unevictable(&evictee.process, EvictError::Stubborn));
         }
+        let survivor = self.evictees.iter().find(|it| it.process.has_dev_console(self.device()));
+        if let Some(survivor) = survivor {
+            return Err(self.unevictable(&survivor.process, EvictError::DevConsole));
+        }
         // Somebody may have logged in on it meanwhile.
         target.check_access(&ProcessSnapshot::of(self.device()))?;
         self.check_that_hang_up_ends_nobody()?;
