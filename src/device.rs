@@ -110,6 +110,12 @@ impl Device {
         is_pty_major(self.major())
     }
 
+    /// Whether a user can sit at it: a PTY, a virtual console or a serial port of the PC's kind
+    /// (`TTY_MAJOR`, same file).
+    pub(crate) fn is_terminal(self) -> bool {
+        self.is_pty() || self.major() == 4
+    }
+
     /// Whether this is `/dev/ptmx`, which opens PTY masters (5:2, same file).
     pub(crate) fn is_ptmx(self) -> bool {
         (self.major(), self.minor()) == (5, 2)

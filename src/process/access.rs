@@ -136,10 +136,18 @@ impl Process {
         }
     }
 
-    /// Whether it has a terminal other than `console`: a process without a session that opens the
-    /// console may get it as controlling terminal by accident.
+    /// Whether it has a terminal other than `console`, as controlling terminal or as standard input
+    /// (`setsid cu`): a process without a session that opens the console may get it as controlling
+    /// terminal by accident.
     pub(crate) fn is_interactive(&self, console: Device) -> bool {
-        self.terminal != 0 && !self.is_controlled_by(console)
+        self.terminal != 0 && !self.is_controlled_by(console) || self.reads_a_terminal(console)
+    }
+
+    fn reads_a_terminal(&self, console: Device) -> bool {
+        let mut found = false;
+        let is_terminal = |its: Device| its != console && its.is_terminal();
+        self.each_device(is_terminal, |number, _| found |= number == 0);
+        found
     }
 
     /// The leader of the session whose controlling terminal is `device`, open or not: a hang-up

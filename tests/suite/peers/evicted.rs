@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use super::super::harness::{
-    DEADLINE, Guest, Output, Process, Vconsole, in_time, lies_between, missing, rounds, until,
+    DEADLINE, Guest, Output, Process, Vconsole, in_time, lies_between, rounds,
 };
 use super::console::{Console, guest};
 use super::libvirt::Libvirt;
@@ -15,9 +15,18 @@ use super::peer::Peer;
 use super::running::{Running, Shape};
 use super::{Attached, User, token, turn};
 
-/// Those that end on a signal, as their own user may send it.
-const BY_SIGNAL: [Peer; 6] =
-    [Peer::Minicom, Peer::Picocom, Peer::Tio, Peer::Cu, Peer::Kermit, Peer::Socat];
+/// Those that a user sits at: conserver is a server, and starts its processes again.
+const CLIENTS: [Peer; 9] = [
+    Peer::Minicom,
+    Peer::MinicomO,
+    Peer::Picocom,
+    Peer::Tio,
+    Peer::Cu,
+    Peer::Kermit,
+    Peer::Screen,
+    Peer::Socat,
+    Peer::Cat,
+];
 
 /// Nobody but a vconsole has `console` open, and goes on being alone: for 10 s in a long run, else for
 /// longer than tio takes to come back.
@@ -27,7 +36,12 @@ fn stays_alone(console: &dyn Console, held: &Attached) {
     let start = Instant::now();
     while start.elapsed() < length {
         let openers = console.openers();
-        let alone = openers.iter().all(|opener| opener.program.starts_with("vconsole"));
+        // A stopped program cannot close the descriptor that a hang-up has revoked.
+        let is_stopped = |pid| Process::find(pid).is_some_and(|process| process.is_stopped_now());
+        let alone = openers.iter().all(|opener| {
+            opener.program.starts_with("vconsole")
+                || Pid::from_raw(opener.pid).is_some_and(is_stopped)
+        });
         assert!(alone && !openers.is_empty(), "{openers:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -52,24 +66,20 @@ fn is_evicted(
     let named = before.iter().any(|it| screen.contains(&format!("evicted {}", it.named())));
     assert!(named, "{}: {before:?}; {screen}", holder.name());
     lies_between(Duration::ZERO, Duration::from_secs(9), took);
-    if BY_SIGNAL.contains(&holder) {
-        // One that was hung up instead may spin. A suspended one may be stopped again.
-        let is_idle = |pid| Process::find(Pid::from_raw(pid)?).map(|it| it.is_stopped_now());
-        until("they have ended", || before.iter().all(|it| is_idle(it.pid) != Some(false)));
-    }
     stays_alone(console, &held);
+    // cu that was hung up instead of signalled spins.
+    Running::do_not_spin(&running.pids());
+    Running::do_not_spin(&before.iter().map(|opener| opener.pid).collect::<Vec<_>>());
     held.relays(console);
     running.end();
     assert_eq!(console.lock_files().len(), 4, "{:?}", console.lock_files());
     held.leaves(console);
-    let name = holder.name();
-    eprintln!("{name} of {owner:?}, {shape:?}, evicted by {user:?} in {took:?}");
     screen
 }
 
 /// What the guest prints all the while, and no terminal sends, does not come back to it.
 #[track_caller]
-fn is_evicted_without_echo(holder: (Peer, Shape), owner: User, user: User) {
+fn is_evicted_without_echo(holder: (Peer, Shape), owner: User, user: User) -> String {
     let (guest, over) = (guest(), AtomicBool::new(false));
     let screen = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -84,21 +94,7 @@ fn is_evicted_without_echo(holder: (Peer, Shape), owner: User, user: User) {
     assert!(!screen.contains("going on without"), "{holder:?}: {screen}");
     let heard = guest.ear().so_far();
     assert!(heard.is_ascii(), "{holder:?}: {}", String::from_utf8_lossy(&heard));
-}
-
-/// Each on a console of its own, and all at once: they take seconds to heed a signal.
-#[track_caller]
-fn are_evicted(holders: impl Iterator<Item = Peer>, owner: User, user: User) {
-    are_evicted_as(Shape::Job, holders, owner, user);
-}
-
-#[track_caller]
-fn are_evicted_as(shape: Shape, holders: impl Iterator<Item = Peer>, owner: User, user: User) {
-    std::thread::scope(|scope| {
-        for holder in holders.map(|holder| (holder, shape)) {
-            scope.spawn(move || in_time(|| is_evicted_without_echo(holder, owner, user)));
-        }
-    });
+    screen
 }
 
 /// Says that it is over when it is dropped, by a panic as well.
@@ -110,38 +106,49 @@ impl Drop for Over<'_> {
     }
 }
 
-#[test]
-fn root_evicts_each_client_of_root_s() {
-    let Some(_turn) = turn() else { return };
-    let peers = Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen, Peer::MinicomO]));
-    are_evicted(peers, User::Root, User::Root);
+/// Runs `--force` of `user` against `holder`, and says what came of it: a line of the table.
+#[track_caller]
+fn is_evicted_or_refused(holder: (Peer, Shape), owner: User, user: User) -> String {
+    let (peer, shape) = holder;
+    if user == User::Root || peer != Peer::Screen {
+        let screen = is_evicted_without_echo(holder, owner, user);
+        let evicted = screen.lines().find_map(|line| line.split_once("evicted ")).unwrap().1;
+        let (_, how) = evicted.split_once(") ").unwrap();
+        return how.split(" /dev").next().unwrap().trim_end().to_owned();
+    }
+    let guest = guest();
+    let running = peer.attach_as(shape, &guest, owner);
+    let (openers, locks) = (guest.openers(), guest.lock_files());
+    let output = user.runs(Vconsole::attach(guest.path()).arg("--force")).output();
+    assert_eq!(output.status, 3, "{output:?}");
+    assert!(output.stderr().contains("it is a daemon"), "{output:?}");
+    assert_eq!((guest.openers(), guest.lock_files()), (openers, locks));
+    Running::do_not_spin(&running.pids());
+    "refused: a daemon".to_owned()
 }
 
-#[test]
-fn root_evicts_each_client_of_an_ordinary_user() {
-    let Some(_turn) = turn() else { return };
-    let peers = Peer::installed(BY_SIGNAL).chain(Peer::installed([Peer::Screen]));
-    are_evicted(peers, User::Owner, User::Root);
-}
+/// The users who own the client and who force: a user cannot force root's.
+const OWN_AND_ROOT: [(User, User); 3] =
+    [(User::Owner, User::Owner), (User::Owner, User::Root), (User::Root, User::Root)];
 
+/// Each on a console of its own, and all at once: they take seconds to heed a signal.
 #[test]
-fn an_ordinary_user_evicts_each_client_of_their_own() {
+fn every_client_in_every_shape_is_evicted_or_refused_and_none_is_left_spinning() {
     let Some(_turn) = turn() else { return };
-    are_evicted(Peer::installed(BY_SIGNAL), User::Owner, User::Owner);
-}
-
-#[test]
-fn a_client_that_leads_its_own_session_or_is_suspended_is_evicted_by_its_user_and_by_root() {
-    let Some(_turn) = turn() else { return };
-    for shape in [Shape::Leader, Shape::Suspended] {
-        if shape == Shape::Leader && missing("python3") {
-            continue;
-        }
-        for (owner, user) in
-            [(User::Owner, User::Owner), (User::Owner, User::Root), (User::Root, User::Root)]
-        {
-            are_evicted_as(shape, Peer::installed(BY_SIGNAL), owner, user);
-        }
+    for shape in Shape::ALL.into_iter().filter(|shape| !shape.is_missing()) {
+        std::thread::scope(|scope| {
+            for peer in Peer::installed(CLIENTS) {
+                for (owner, user) in OWN_AND_ROOT {
+                    scope.spawn(move || {
+                        in_time(|| {
+                            let how = is_evicted_or_refused((peer, shape), owner, user);
+                            let peer = peer.name();
+                            eprintln!("| {peer} of {owner:?} | {shape:?} | {user:?} | {how} |");
+                        });
+                    });
+                }
+            }
+        });
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use rustix::termios::ioctl_tiocnxcl;
 
-use super::super::harness::{DEADLINE, Process, Session, Terminal, contains};
+use super::super::harness::{DEADLINE, Process, Program, Session, Terminal, contains, missing};
 use super::console::{Console, openers_of, parent_of, processes, remove_locks_of};
 use super::peer::{Home, Peer};
 use super::{User, token};
@@ -49,10 +49,50 @@ pub(super) enum Shape {
     Leader,
     /// As a job of a shell, which was stopped since.
     Suspended,
+    /// In a session without a controlling terminal, with the user's terminal as standard input.
+    Setsid,
+    /// Under `script`, which records a terminal.
+    Script,
+    /// Under `sudo`, which gives it a terminal of its own.
+    Sudo,
 }
 
 /// Runs its arguments on a terminal of their own.
 const ON_ITS_OWN_TERMINAL: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
+
+/// Runs its arguments under `script`, which takes one string.
+const RECORDED: &str = r#"exec script -qec "exec $(printf '%q ' "$@")" /dev/null"#;
+
+impl Shape {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Job, Self::Leader, Self::Suspended, Self::Setsid, Self::Script, Self::Sudo];
+
+    /// Whether it needs a program that is not installed; if so it is said, and it should be left out.
+    pub(super) fn is_missing(self) -> bool {
+        match self {
+            Self::Job | Self::Suspended => false,
+            Self::Leader => missing("python3"),
+            Self::Setsid => missing("setsid"),
+            Self::Script => missing("script"),
+            Self::Sudo => missing("sudo"),
+        }
+    }
+
+    /// Starts `program` of `user` so.
+    fn runs(self, program: Program, user: User) -> Program {
+        match self {
+            Self::Job | Self::Suspended => user.runs(program),
+            Self::Leader => user.runs(program.under(["python3", "-c", ON_ITS_OWN_TERMINAL])),
+            Self::Setsid => user.runs(program.under(["setsid", "-w"])),
+            Self::Script => user.runs(program.under(["bash", "-c", RECORDED, "bash"])),
+            Self::Sudo => {
+                let (user, group) = user.ids().unwrap_or((0, 0));
+                let (user, group) = (format!("#{user}"), format!("#{group}"));
+                program.under(["sudo", "-E", "-u", &user, "-g", &group, "--"])
+            }
+        }
+    }
+}
 
 impl Peer {
     /// Starts it on `console`.
@@ -63,12 +103,7 @@ impl Peer {
 
     fn start_as(self, shape: Shape, console: &dyn Console, user: User) -> Running {
         let (terminal, home) = (Terminal::new(), Home::of(user));
-        let mut program = self.program(console, &home);
-        if shape == Shape::Leader {
-            program = program.under(["python3", "-c", ON_ITS_OWN_TERMINAL]);
-        }
-        let program = user.runs(program);
-        let session = program.on(&terminal);
+        let session = shape.runs(self.program(console, &home), user).on(&terminal);
         Running { peer: self, terminal, session, home, path: console.path().into() }
     }
 
@@ -193,7 +228,7 @@ impl Running {
 
     /// All its processes: the one we started, its children, and screen's daemon, which is named in
     /// its socket's name.
-    fn pids(&self) -> Vec<i32> {
+    pub(super) fn pids(&self) -> Vec<i32> {
         let own = self.session.pid();
         let sockets = std::fs::read_dir(self.home.screens()).into_iter().flatten().flatten();
         let daemons = sockets.filter_map(|socket| {
@@ -208,6 +243,20 @@ impl Running {
             next += 1;
         }
         pids
+    }
+
+    /// Asserts that none of `pids` uses more than half of a processor.
+    #[track_caller]
+    pub(super) fn do_not_spin(pids: &[i32]) {
+        const LOOK: Duration = Duration::from_millis(500);
+        let processes = pids.iter().filter_map(|&pid| Process::find(Pid::from_raw(pid)?));
+        let processes: Vec<_> = processes.filter(|process| !process.has_ended()).collect();
+        let before: Vec<_> = processes.iter().map(Process::cpu_time).collect();
+        std::thread::sleep(LOOK);
+        for (process, before) in processes.iter().zip(before) {
+            let used = process.cpu_time().saturating_sub(before);
+            assert!(used < LOOK / 2, "{} used {used:?} in {LOOK:?}", process.pid());
+        }
     }
 
     /// Ends it and all that it started, and puts right what it leaves behind when it is killed.
