@@ -148,17 +148,18 @@ impl Attach<'_> {
             taps: vec![&mut tap],
             settings: &settings,
         };
-        let (reason, _) = event_loop::run(setup, &pending)?;
-        if reason == ExitReason::HungUp
+        let ended = event_loop::run(setup, &pending).map(|(reason, _)| reason);
+        if matches!(ended, Ok(ExitReason::HungUp))
             && let Some(message) = claim.clear_flag_after_hang_up(target)
         {
             self.messages.important(message);
         }
-        let ends_here = matches!(reason, ExitReason::HungUp | ExitReason::HandedOver);
+        let ends_here = matches!(ended, Ok(ExitReason::HungUp | ExitReason::HandedOver));
         if !ends_here && guard.leave_to_viewers() {
             claim.leave_to_guard();
             server.leaves_to_viewers = true;
         }
+        let reason = ended?;
         let (successor, end_reason) = (server.successor.clone(), server.end_reason(reason));
         Ok(OperateOutcome { reason, successor, end_reason })
     }

@@ -3,16 +3,19 @@
 //! `VCONSOLE_VIEWERS=500` has as many of them; `VCONSOLE_ROUNDS` repeats it.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use super::super::harness::{
-    DEADLINE, Guest, Locks, Piped, Terminal, Vconsole, in_time, rounds, until, until_within,
+    DEADLINE, Guest, Locks, Piped, Terminal, Vconsole, in_time, ready, rounds, until, until_within,
 };
 
 /// For each viewer its session has two descriptors.
@@ -87,6 +90,22 @@ impl Drop for Viewers {
     }
 }
 
+/// Counts the opens of a console. Closing and opening a serial port would move its modem lines.
+struct Opens(OwnedFd);
+
+impl Opens {
+    fn of(guest: &Guest) -> Self {
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&events, guest.path(), WatchFlags::OPEN).unwrap();
+        Self(events)
+    }
+
+    #[track_caller]
+    fn are_none(&self) {
+        assert!(!ready(&self.0, PollFlags::IN, Duration::ZERO), "the console was opened again");
+    }
+}
+
 /// One that reads or operates after `gone` takes what the guest prints within two seconds.
 #[track_caller]
 fn somebody_reads(guest: &Guest, viewers: &Viewers, gone: Instant) {
@@ -113,11 +132,13 @@ fn follow(leave: impl Fn(&Guest, &Locks) -> Box<dyn FnOnce() -> Option<Piped>>) 
             let mut viewers = Viewers::of(&guest, &locks);
             guest.say("said before\r\n");
             viewers.all_have_shown("said before\r\n");
+            let opens = Opens::of(&guest);
             let gone = Instant::now();
             let next = leaves();
             somebody_reads(&guest, &viewers, gone);
             guest.say("and the end\r\n");
             viewers.all_have_shown("said before\r\nread this\r\nand the end\r\n");
+            opens.are_none();
             for number in 0..viewers.all.len() {
                 let said = viewers.said("error", number);
                 assert!(!said.contains("removed the lock"), "{said}");
@@ -163,5 +184,24 @@ fn none_is_dropped_when_the_operator_is_taken_over() {
             assert_eq!(operator.wait(), 4);
             Some(next)
         })
+    });
+}
+
+#[test]
+fn none_is_dropped_when_the_operator_fails() {
+    in_time(|| {
+        descriptors();
+        for _ in 0..rounds(1) {
+            let (guest, locks) = (Guest::new(), Locks::new());
+            let full = Vconsole::attach(&guest).locks(&locks).redirected("> /dev/full");
+            let operator = full.attached_to_pipes();
+            let mut viewers = Viewers::of(&guest, &locks);
+            let opens = Opens::of(&guest);
+            guest.say("too much\r\n");
+            assert_eq!(operator.wait(), 1);
+            somebody_reads(&guest, &viewers, Instant::now());
+            viewers.all_have_shown("too much\r\nread this\r\n");
+            opens.are_none();
+        }
     });
 }
