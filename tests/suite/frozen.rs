@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::guard::awaited_guard_of;
 use crate::harness::{
-    Bystander, Guest, Locks, Vconsole, in_time, not_root, skip, took_less_than, until,
+    Guest, Locks, Program, SOMEBODY, Terminal, Vconsole, in_time, not_root, skip, took_less_than,
+    until,
 };
 
 /// A control group of our own, in either version of the hierarchy.
@@ -97,31 +98,48 @@ fn a_frozen_session_is_named_and_left_as_it_is() {
     });
 }
 
+/// A client that a user sits at, which would get SIGHUP.
 #[test]
 fn another_program_that_is_frozen_gets_no_signal() {
     in_time(|| {
         if not_root() {
             return;
         }
-        for group in Group::all() {
-            let (guest, locks) = (Guest::new(), Locks::new());
-            let holder = Bystander::with_open(guest.path());
-            group.add(holder.pid());
-            group.freezes();
-            let start = Instant::now();
-            let forced = Vconsole::attach(&guest).arg("--force").locks(&locks).piped();
-            until("it is settled", || {
-                forced.has_ended()
-                    || String::from_utf8_lossy(&forced.stderr().so_far()).contains("connected to")
-            });
-            took_less_than(Duration::from_secs(4), start);
-            let pending = fs::read_to_string(format!("/proc/{}/status", holder.pid())).unwrap();
-            for field in ["SigPnd:", "ShdPnd:"] {
-                let line = pending.lines().find(|line| line.starts_with(field)).unwrap();
-                assert!(line.ends_with("0000000000000000"), "{line}");
+        for (owner, user) in
+            [(None, None), (Some(SOMEBODY), None), (Some(SOMEBODY), Some(SOMEBODY))]
+        {
+            for group in Group::all() {
+                let (guest, locks) = (Guest::new(), Locks::new().mode(0o777));
+                let desk = Terminal::new();
+                let run_by = |program: Program, user: Option<u32>| match user {
+                    Some(user) => program.as_user(user, user),
+                    None => program,
+                };
+                guest.chown(owner.unwrap_or_default());
+                let holder = run_by(Program::new("cat").arg(&guest), owner).on(&desk);
+                guest.say("it reads");
+                desk.shows("it reads");
+                group.add(holder.pid());
+                group.freezes();
+                let forced = Vconsole::attach(&guest).arg("--force").locks(&locks);
+                let start = Instant::now();
+                let refused = run_by(forced, user).output();
+                took_less_than(Duration::from_secs(4), start);
+                assert!(is_untouched(holder.pid()), "{refused:?}");
+                if user.is_some() {
+                    assert_eq!(refused.status, 3, "{refused:?}");
+                    assert!(refused.stderr().contains("is frozen"), "{refused:?}");
+                }
+                group.thaws();
             }
-            drop(forced);
-            group.thaws();
         }
     });
+}
+
+/// Whether no signal waits for the process to go on.
+fn is_untouched(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pending =
+        status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
+    pending.into_iter().all(|line| line.ends_with("0000000000000000"))
 }
