@@ -1,6 +1,7 @@
 //! The server of a session: it answers newcomers and viewers.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,7 @@ impl<'a> SessionServer<'a> {
         messages: &mut Messages,
     ) -> Self {
         let sockets = Sockets::open(guard).inspect_err(|error| {
-            messages.info(format_args!("nobody can take this session over cleanly: {error}"));
+            messages.info(without_sockets(error));
         });
         let sockets = sockets.ok();
         *viewers.0.borrow_mut() = sockets.as_ref().and_then(|sockets| {
@@ -133,7 +134,7 @@ impl<'a> SessionServer<'a> {
         }
         if let Some(error) = failed.filter(|_| !std::mem::replace(&mut self.said_no_sockets, true))
         {
-            messages.info(format_args!("nobody can take this session over cleanly: {error}"));
+            messages.info(without_sockets(&error));
         }
         self.sockets = sockets;
         for request in late {
@@ -364,4 +365,11 @@ impl LineLimit {
         self.lines += 1;
         self.lines <= LINES_A_SECOND
     }
+}
+
+fn without_sockets(error: &io::Error) -> String {
+    format!(
+        "cannot create the sockets of this session ({error}): nobody can watch, and --force ends it \
+         by SIGTERM"
+    )
 }

@@ -111,7 +111,7 @@ fn a_session_without_a_socket_is_ended_and_gives_everything_back_itself() {
     let (guest, locks) = (Guest::new(), Locks::new());
     let nowhere = |program: Program| program.env("VCONSOLE_TEST_RUNTIME", "/nonexistent");
     let old = nowhere(Vconsole::attach(&guest).locks(&locks)).attached_to_pipes();
-    old.stderr().receives("nobody can take this session over cleanly");
+    old.stderr().receives("cannot create the sockets of this session");
     let new = nowhere(forced(&guest, &locks)).piped();
     ends_it(&new, &old, 143, "sent SIGTERM", &guest, &locks);
 }
