@@ -228,6 +228,7 @@ impl<'a> Relay<'a> {
     fn hand_over(&mut self, source: usize) -> Step {
         // A terminal that another job uses by now gets nothing more from us.
         if self.setup.raw.is_none() || terminal::in_foreground() {
+            self.read_the_rest()?;
             self.deliver_the_rest();
         }
         let pending = self.pending();
@@ -235,6 +236,13 @@ impl<'a> Relay<'a> {
             return Err(LoopExit::Ended(ExitReason::HandedOver));
         }
         Ok(())
+    }
+
+    /// Reads what was typed before the newcomer asked: it may have come since the last look.
+    fn read_the_rest(&mut self) -> Step {
+        let wanted = self.input_interest().unwrap_or(PollFlags::empty());
+        let ready = poll::events_now(&self.setup.input, wanted).map_err(Error::Wait)?;
+        self.move_up(ready & wanted)
     }
 
     /// Looks after the event sources alone: a newcomer may have continued us to take over.

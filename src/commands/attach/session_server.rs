@@ -296,6 +296,7 @@ impl EventSource for SessionServer<'_> {
             let goes_on = self.sockets.is_none() || self.looks_left > 0;
             self.again_at = goes_on.then(|| Instant::now() + AGAIN_AFTER);
         }
+        test_point::reached("listening");
         let requests = self.sockets.as_mut().map(|sockets| sockets.listener.look());
         for request in requests.unwrap_or_default() {
             self.handle(request, messages);

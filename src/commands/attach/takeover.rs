@@ -16,7 +16,7 @@ use crate::{process::Process, relay::PendingBytes, test_point};
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// The limit for a reader to answer, and for a session that claims the console to open it.
-const READER_TIME: Duration = Duration::from_secs(1);
+const READER_TIME: Duration = Duration::from_secs(2);
 
 /// A claim, and what the previous session left.
 pub(super) struct Taken {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::hostile::comes_to;
 use super::{Runtime, forced, is_as_new, operates};
 use crate::faults::syscalls::failing;
 use crate::guard::awaited_guard_of;
@@ -55,6 +56,26 @@ fn a_newcomer_that_sleeps_before_it_asks_ends_nobody() {
         assert_eq!(old.wait(), 4);
         operates(&new, &guest, &locks);
     }
+}
+
+/// The operator looks at its sockets for another reason, and has looked at its input before.
+#[test]
+fn what_is_typed_just_before_a_newcomer_asks_reaches_the_guest() {
+    let (guest, locks, runtime) = (Guest::new(), Locks::new(), Runtime::new());
+    let listening = Pause::held_at("listening");
+    let old = runtime.of(listening.of(Vconsole::attach(&guest).locks(&locks)));
+    let old = old.attached_to_pipes();
+    let _silent = comes_to(&runtime.sockets_of(&old)[0]).unwrap();
+    listening.reached();
+    old.types("typed");
+    let asked = Pause::held_at("asked");
+    let new = asked.of(runtime.of(forced(&guest, &locks))).piped();
+    asked.reached();
+    listening.is_over(&[&old]);
+    asked.is_over(&[&new]);
+    guest.receives_exactly("typed");
+    assert_eq!(old.wait(), 4);
+    operates(&new, &guest, &locks);
 }
 
 /// More than a socket holds: the session cannot even say that it keeps the console.
