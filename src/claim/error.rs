@@ -150,8 +150,10 @@ impl ClaimError {
         match &self.kind {
             ClaimErrorKind::Contended => true,
             ClaimErrorKind::Flock { by } | ClaimErrorKind::Exclusive { by } => {
-                // Beside a live session, a guard is that session's.
-                by.0.iter().any(Process::is_guard) && self.session().is_none()
+                // A guard of another session than the live one, if any, passes the console on.
+                let session = self.session();
+                by.0.iter()
+                    .any(|it| it.is_guard() && session.is_none_or(|live| !it.is_child_of(live)))
             }
             _ => false,
         }

@@ -4,6 +4,7 @@ mod behind;
 mod feed;
 mod hostile;
 mod many;
+mod passing;
 mod take_control;
 mod without_locks;
 

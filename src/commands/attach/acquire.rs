@@ -17,8 +17,6 @@ use crate::{guard::client::Guard, terminal::DetachedRawMode};
 /// that reads the console.
 const RELEASE_TIME: Duration = Duration::from_secs(4);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// When a session that only reads leaves, one of its viewers may hold the console next.
-const MAX_TAKEOVERS: usize = 3;
 
 pub(super) struct Acquired {
     pub(super) taken: Taken,
@@ -89,27 +87,38 @@ impl Acquisition<'_> {
             Err(error) => error,
         };
         let mut forced = false;
-        for _ in 0..MAX_TAKEOVERS {
+        // A session that only reads can leave, or read in the place of one that just left: the
+        // console then passes from viewer to viewer, and for a moment nobody gives it away.
+        let mut deadline = Instant::now() + RELEASE_TIME;
+        loop {
             let by_force = self.session_to_force(&error).filter(|_| !forced);
             let reader = self.reader(&error).filter(|_| by_force.is_none());
-            let Some(holder) = by_force.or(reader) else { break };
-            forced |= by_force.is_some();
+            let Some(holder) = by_force.or(reader) else { return Err(error) };
             let request = Request { force: by_force.is_some(), ..*self.request };
             match take_over(&request, &self.info, holder) {
                 Ok(Some(taken)) => return Ok(self.secure(taken, by_force.is_some())),
                 // The session ended, or released the console.
-                Ok(None) => match self.claim(&ProcessSnapshot::of(request.target.device())) {
-                    Ok(claim) => return Ok(Taken::free(claim)),
-                    Err(now) => error = now,
-                },
-                // Its user has taken control meanwhile: it is busy as before.
+                Ok(None) => {}
                 Err(ClaimError { kind: ClaimErrorKind::Kept { .. }, .. }) if reader.is_some() => {
-                    break;
+                    // Its user has taken control meanwhile: it is busy as before.
+                    if !is_reader(holder) || Instant::now() >= deadline {
+                        return Err(error);
+                    }
                 }
                 Err(other) => return Err(other),
             }
+            if by_force.is_some() {
+                forced = true;
+                // To end a session that hangs takes longer than that.
+                deadline = Instant::now() + RELEASE_TIME;
+            }
+            match self.claim(&ProcessSnapshot::of(request.target.device())) {
+                Ok(claim) => return Ok(Taken::free(claim)),
+                Err(now) if Instant::now() >= deadline => return Err(now),
+                Err(now) => error = now,
+            }
+            thread::sleep(LOOK_INTERVAL);
         }
-        Err(error)
     }
 
     fn session_to_force<'e>(&self, error: &'e ClaimError) -> Option<&'e Process> {

@@ -16,7 +16,10 @@ use crate::exit_status::ExitStatus;
 use crate::process::Process;
 use crate::session::handoff::{Handoff, HandoffError, TakeoverRequest, ask};
 use crate::session::{protocol::StreamPos, registry::SocketRole, scrollback::Scrollback};
+use crate::test_point;
 
+/// How long to look at the lock names again. Shorter than the guard waits for the one that it named.
+const NAMES_TIME: Duration = Duration::from_millis(500);
 /// The guard is one process, and hundreds of viewers may ask it.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -46,6 +49,7 @@ impl Attach<'_> {
             let answer = ask(&question, &|| signals.borrow_mut().ending().is_some());
             match answer {
                 Ok(handoff) => {
+                    test_point::reached("given-to-read");
                     let scrollback =
                         if is_end { Scrollback::going_on(at, &[]) } else { Scrollback::new() };
                     // If that fails, the guard offers it to another.
@@ -85,10 +89,23 @@ impl Attach<'_> {
         let progress = UserProgress::new(&mut self.messages, &mut self.signals);
         let request = request(&self.options, self.target, &guard, &progress, &self.early_watch);
         let request = Request { force: false, handoff_from: Some(operator.pid), ..request };
-        let prepared = PreparedTakeover::prepare(&request)?;
+        let prepared = prepare(&request)?;
         let mut taken = accept(&request, operator, prepared, handoff)?;
         taken.claim.report_earlier_openers();
         (taken.scrollback, taken.from) = (scrollback, None);
         Ok(Acquired { taken, terminal: None, guard, reader, how: "read-only" })
+    }
+}
+
+/// A newcomer that tries to claim the console has its names for a moment, and gives them back.
+fn prepare(request: &Request<'_>) -> Result<PreparedTakeover, ClaimError> {
+    let deadline = Instant::now() + NAMES_TIME;
+    loop {
+        match PreparedTakeover::prepare(request) {
+            Err(error) if error.is_busy() && Instant::now() < deadline => {
+                thread::sleep(RETRY_INTERVAL);
+            }
+            prepared => return prepared,
+        }
     }
 }

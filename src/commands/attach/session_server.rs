@@ -197,7 +197,12 @@ impl<'a> SessionServer<'a> {
     ) {
         let by = client.to_string();
         let subscribed = match &mut *self.viewers.0.borrow_mut() {
-            Some(broadcaster) if !self.private => broadcaster.subscribe(socket, client, from),
+            Some(broadcaster) if !self.private => {
+                // Before the viewer knows that it watches: we may die the next moment, and the guard
+                // has to know that somebody will ask for the console.
+                self.guard.tell_viewers(broadcaster.viewers().count() + 1);
+                broadcaster.subscribe(socket, client, from)
+            }
             _ => Err((socket, "it lets nobody watch".to_owned())),
         };
         let show = self.lines.allow();
