@@ -93,7 +93,7 @@ impl Device {
         let leads_here = move |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|node| Self::of(&node) == Some(self))
         };
-        ALIASES.map(PathBuf::from).into_iter().filter(leads_here)
+        ALIASES.map(|(alias, _)| PathBuf::from(alias)).into_iter().filter(leads_here)
     }
 
     pub(crate) fn major(self) -> u32 {
@@ -110,10 +110,9 @@ impl Device {
         is_pty_major(self.major())
     }
 
-    /// Whether a user can sit at it: a PTY, a virtual console or a serial port of the PC's kind
-    /// (`TTY_MAJOR`, same file).
-    pub(crate) fn is_terminal(self) -> bool {
-        self.is_pty() || self.major() == 4
+    /// Whether a user can sit at it: a PTY or a virtual console (`TTY_MAJOR`, same file).
+    pub(crate) fn is_seat(self) -> bool {
+        self.is_pty() || self.major() == 4 && (1..64).contains(&self.minor())
     }
 
     /// Whether this is `/dev/ptmx`, which opens PTY masters (5:2, same file).
@@ -128,11 +127,16 @@ impl Device {
     }
 }
 
-/// Nodes that open the port that the kernel uses as its console.
-const ALIASES: [&str; 2] = ["/dev/console", "/dev/tty0"];
+/// Nodes that open the port that the kernel uses as its console, and their own numbers.
+const ALIASES: [(&str, (u32, u32)); 2] = [("/dev/console", (5, 1)), ("/dev/tty0", (4, 0))];
 
 pub(crate) fn is_alias(path: &Path) -> bool {
-    ALIASES.iter().any(|alias| path == Path::new(alias))
+    numbers_of_alias(path).is_some()
+}
+
+/// The node's own numbers, which are not those of the port behind it.
+pub(crate) fn numbers_of_alias(path: &Path) -> Option<(u32, u32)> {
+    ALIASES.iter().find(|(alias, _)| path == Path::new(alias)).map(|(_, numbers)| *numbers)
 }
 
 /// The number of the port that the device `alias` opens (`/sys/class/tty/*/active` in the kernel's

@@ -254,8 +254,8 @@ pub(crate) enum EvictError {
     Controlled,
     #[error("its control group {} is frozen", Printable::new(_0))]
     Frozen(String),
-    #[error("it has the console open as /dev/console, which no hang-up closes")]
-    DevConsole,
+    #[error("it has the console open as /dev/console or /dev/tty0, which no hang-up closes")]
+    Alias,
     #[error("it went on after SIGHUP and SIGTERM")]
     Stubborn,
     #[error("it came back each time")]
@@ -279,7 +279,7 @@ impl EvictError {
                 "tell {holder} to close the console; root needs CAP_SYS_ADMIN to hang it up"
             ),
             Self::Daemon => format!("tell {holder} to close the console, or: {as_root}"),
-            Self::ComesBack | Self::Failed(_) | Self::Controlled | Self::DevConsole => {
+            Self::ComesBack | Self::Failed(_) | Self::Controlled | Self::Alias => {
                 format!("ask the user of {holder} to end it")
             }
             _ if geteuid().is_root() => {

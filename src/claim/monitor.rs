@@ -122,8 +122,9 @@ impl OpenMonitor {
     fn watch_console(&self, target: &Target) -> Result<(), Errno> {
         let wanted = WatchFlags::OPEN | WatchFlags::CLOSE_WRITE | WatchFlags::CLOSE_NOWRITE;
         inotify::add_watch(&self.events, target.path(), wanted)?;
+        // An ordinary user may read the port and not `/dev/console`, by which only root comes.
         for alias in target.nodes().skip(1) {
-            inotify::add_watch(&self.events, alias, wanted)?;
+            let _ = inotify::add_watch(&self.events, alias, wanted);
         }
         Ok(())
     }

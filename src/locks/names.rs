@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::major;
 use serde::Serialize;
 
-use crate::device::Device;
+use crate::device::{self, Device};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Convention {
@@ -61,9 +61,12 @@ impl LockName {
 pub(crate) fn lock_names(paths: &[impl AsRef<Path>], device: Device) -> Vec<LockName> {
     let mut names: Vec<LockName> = paths.iter().flat_map(|path| names_of(path.as_ref())).collect();
     // Three digits each.
-    let (filesystem, major, minor) = (major(device.filesystem), device.major(), device.minor());
-    let file = format!("LK.{filesystem:03}.{major:03}.{minor:03}").into();
-    names.push(LockName { file, convention: Convention::DeviceNumbers, ambiguous: false });
+    let filesystem = major(device.filesystem);
+    let aliases = paths.iter().filter_map(|path| device::numbers_of_alias(path.as_ref()));
+    for (major, minor) in aliases.chain([(device.major(), device.minor())]) {
+        let file = format!("LK.{filesystem:03}.{major:03}.{minor:03}").into();
+        names.push(LockName { file, convention: Convention::DeviceNumbers, ambiguous: false });
+    }
     // No filesystem has longer names (NAME_MAX).
     names.retain(|name| name.file.len() <= 255);
     // A name that is unambiguous under one convention (`LCK..ttyS0`) sorts before its ambiguous

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -10,7 +10,7 @@ use rustix::process::{
 };
 use rustix::termios::tcgetattr;
 
-use crate::device::Device;
+use crate::device::{Device, is_alias};
 use crate::proc_stat::{ProcessState, Stat};
 use crate::process::walk::{Descriptors, every_pid};
 use crate::process::{Process, master::Master, proc_is_ours};
@@ -86,12 +86,10 @@ impl Process {
         found
     }
 
-    /// Whether it opened `device` as `/dev/console`: a hang-up leaves such a descriptor usable
-    /// (`__tty_hangup` in the kernel's `drivers/tty/tty_io.c`).
-    pub(crate) fn has_dev_console(&self, device: Device) -> bool {
-        let is_it =
-            |(path, its): &(PathBuf, Device)| path == Path::new("/dev/console") && *its == device;
-        self.open_devices().iter().any(is_it)
+    /// Whether it opened `device` as `/dev/console` or `/dev/tty0`: a hang-up leaves such a
+    /// descriptor usable (`__tty_hangup` in the kernel's `drivers/tty/tty_io.c`).
+    pub(crate) fn has_alias_of(&self, device: Device) -> bool {
+        self.open_devices().iter().any(|(path, its)| *its == device && is_alias(path))
     }
 
     pub(crate) fn descriptor_of(&self, device: Device) -> Option<i32> {
@@ -143,11 +141,26 @@ impl Process {
         self.terminal != 0 && !self.is_controlled_by(console) || self.reads_a_terminal(console)
     }
 
+    /// Whether somebody sits at its standard input. Daemons that init started have `/dev/console`
+    /// there, and others a terminal that is gone.
     fn reads_a_terminal(&self, console: Device) -> bool {
         let mut found = false;
-        let is_terminal = |its: Device| its != console && its.is_terminal();
-        self.each_device(is_terminal, |number, _| found |= number == 0);
-        found
+        let is_seat = |its: Device| its != console && its.is_seat();
+        self.each_device(is_seat, |number, _| found |= number == 0);
+        found && !self.opened_alias(0) && !self.is_revoked(0)
+    }
+
+    /// Whether it opened the descriptor as `/dev/console` or `/dev/tty0`.
+    pub(super) fn opened_alias(&self, number: i32) -> bool {
+        let path = fs::read_link(format!("/proc/{}/fd/{number}", self.pid));
+        path.is_ok_and(|path| is_alias(&path))
+    }
+
+    /// Whether its end would hang `device` up: it leads the session whose controlling terminal that
+    /// is, and only PTYs are spared (`disassociate_ctty` in the kernel's
+    /// `drivers/tty/tty_jobctrl.c`).
+    pub(crate) fn takes_along(&self, device: Device) -> bool {
+        !device.is_pty() && self.session == self.pid && self.is_controlled_by(device)
     }
 
     /// The leader of the session whose controlling terminal is `device`, open or not: a hang-up

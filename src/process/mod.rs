@@ -202,8 +202,7 @@ pub(crate) fn in_first_namespace() -> bool {
     *OWN_NAMESPACE == Some(FIRST_NAMESPACE)
 }
 
-/// Whether this is the machine's first process. It often keeps `/dev/console` open, and reads
-/// nothing.
+/// Whether this is the machine's first process.
 pub(crate) fn is_init(pid: i32) -> bool {
     pid == 1 && in_first_namespace()
 }

@@ -55,7 +55,6 @@ impl ProcessSnapshot {
         let own = Process::own_pid();
         for pid in pids.filter(|&pid| pid != own) {
             match Descriptors::of(pid) {
-                Ok(_) if is_init(pid) => {}
                 Ok(descriptors) => snapshot.add(pid, &descriptors, &wanted),
                 Err(errno) if is_gone(errno) => continue,
                 Err(_) => snapshot.add_hidden(pid),
@@ -78,6 +77,10 @@ impl ProcessSnapshot {
             return;
         }
         let Some((process, _)) = Process::read(pid) else { return };
+        if is_init(pid) {
+            // It keeps `/dev/console` open, and reads nothing.
+            devices.retain(|(number, _)| !process.opened_alias(*number));
+        }
         for &(number, device) in &devices {
             if device.is_ptmx() {
                 if let Some(master) = Master::read(pid, number, device) {

@@ -1,6 +1,7 @@
 //! `/dev/console` and the port that it stands for are one console.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::harness::{Bystander, Locks, Vconsole, not_root};
@@ -40,7 +41,11 @@ fn a_lock_of_dev_console_is_a_lock_of_the_port_behind_it() {
     let port = port.to_str().unwrap();
     let (locks, owner) = (Locks::new(), Bystander::new());
     let of_port = format!("LCK..{}", port.trim_start_matches("/dev/"));
-    for (lock, console) in [("LCK..console", port), (of_port.as_str(), "/dev/console")] {
+    let filesystem = rustix::fs::major(fs::metadata("/dev/console").unwrap().dev());
+    let numbers = format!("LK.{filesystem:03}.005.001");
+    for (lock, console) in
+        [("LCK..console", port), (of_port.as_str(), "/dev/console"), (numbers.as_str(), port)]
+    {
         let file = locks.write(lock, format!("{:>10}\n", owner.pid()));
         let output = Vconsole::attach(console).locks(&locks).output();
         assert_eq!(output.status, 3, "{output:?}");

@@ -213,9 +213,9 @@ impl<'a> Eviction<'a> {
         if !may_hang_up() {
             return Err(self.unevictable(&evictee.process, EvictError::Stubborn));
         }
-        let survivor = self.evictees.iter().find(|it| it.process.has_dev_console(self.device()));
+        let survivor = self.evictees.iter().find(|it| it.process.has_alias_of(self.device()));
         if let Some(survivor) = survivor {
-            return Err(self.unevictable(&survivor.process, EvictError::DevConsole));
+            return Err(self.unevictable(&survivor.process, EvictError::Alias));
         }
         // Somebody may have logged in on it meanwhile.
         target.check_access(&ProcessSnapshot::of(self.device()))?;

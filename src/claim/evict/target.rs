@@ -93,6 +93,8 @@ impl EvictMethod {
             EvictError::Shell
         } else if holder.is_above_us() {
             EvictError::AboveUs
+        } else if holder.takes_along(device) {
+            EvictError::Controlled
         } else if let Some(group) = holder.frozen_cgroup() {
             EvictError::Frozen(group)
         } else {

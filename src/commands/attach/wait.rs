@@ -260,7 +260,9 @@ fn watch(options: &AttachOptions, target: &Target) -> io::Result<OwnedFd> {
     let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
     let locks = options.lock_place.path();
     // What cannot be watched is looked at from time to time.
-    let _ = inotify::add_watch(&events, target.path(), closed);
+    for node in target.nodes() {
+        let _ = inotify::add_watch(&events, node, closed);
+    }
     let _ = inotify::add_watch(&events, locks.join("lockdev"), gone);
     let _ = inotify::add_watch(&events, locks, gone);
     Ok(events)

@@ -214,3 +214,37 @@ fn who_goes_on_without_flock_leaves_no_flag_when_it_is_killed() {
     locks.become_empty();
     until("the flag is gone", || open_to(SOMEBODY, &guest));
 }
+
+/// A daemon that has the console open, and this as its standard input.
+fn daemon_reading(input: fs::File, guest: &Guest) -> std::process::Child {
+    let console = fs::File::options().read(true).write(true).open(guest.path()).unwrap();
+    let mut command = std::process::Command::new("setsid");
+    let daemon = command.args(["sleep", "1000"]).stdin(input).stdout(console).spawn().unwrap();
+    until("the daemon runs", || {
+        let name = fs::read_to_string(format!("/proc/{}/comm", daemon.id()));
+        name.is_ok_and(|name| name == "sleep\n")
+    });
+    daemon
+}
+
+#[test]
+fn a_daemon_with_a_terminal_at_which_nobody_sits_gets_no_signal() {
+    if not_root() {
+        return;
+    }
+    let (guest, locks, mut gone) = (console(), Locks::new(), Terminal::new());
+    let input = fs::File::open(gone.path()).unwrap();
+    let mut of_a_dead_window = daemon_reading(input, &guest);
+    gone.vanishes();
+    // As init starts one, where the machine has such a node.
+    let input =
+        fs::File::open("/dev/console").unwrap_or_else(|_| fs::File::open("/dev/null").unwrap());
+    let mut of_init = daemon_reading(input, &guest);
+    let output = forced(&guest, &locks).output();
+    assert_eq!(output.status, 0, "{output:?}");
+    for daemon in [&mut of_a_dead_window, &mut of_init] {
+        assert!(daemon.try_wait().unwrap().is_none(), "it was ended: {output:?}");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+}
